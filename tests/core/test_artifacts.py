@@ -1,0 +1,74 @@
+"""The artifact store: whole or not at all, and checked when read."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from core.artifacts import ArtifactStore
+from core.errors import StorageFailed
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(str(tmp_path / "artifacts"))
+
+
+def test_what_is_put_is_got_back(store: ArtifactStore) -> None:
+    artifact = store.put("a/b.bin", b"weights")
+
+    assert store.get("a/b.bin", artifact.sha256) == b"weights"
+    assert artifact.sha256 == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_equal_content_is_stored_once(store: ArtifactStore) -> None:
+    first = store.put_content(b"same", ".onnx")
+    second = store.put_content(b"same", ".onnx")
+
+    assert first == second
+    assert store.names("content") == [first.name]
+
+
+def test_a_changed_byte_is_found_when_read(store: ArtifactStore, tmp_path: Path) -> None:
+    artifact = store.put("a.bin", b"weights")
+    (tmp_path / "artifacts" / "a.bin").write_bytes(b"weighty")
+
+    with pytest.raises(StorageFailed, match=r"a\.bin is corrupt"):
+        store.get("a.bin", artifact.sha256)
+
+
+def test_a_missing_artifact_is_named(store: ArtifactStore) -> None:
+    with pytest.raises(StorageFailed, match=r"can not read artifact gone\.bin"):
+        store.get("gone.bin", "0" * 64)
+
+
+def test_a_full_disk_leaves_no_file_behind(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("core.artifacts.os.fsync", full)
+
+    with pytest.raises(StorageFailed, match="No space left"):
+        store.put("a/b.bin", b"weights")
+    assert list((tmp_path / "artifacts" / "a").iterdir()) == []
+
+
+def test_deleting_twice_is_no_error(store: ArtifactStore) -> None:
+    store.put("a.bin", b"x")
+
+    store.delete("a.bin")
+    store.delete("a.bin")
+
+    assert store.names("") == []
+
+
+def test_an_object_store_works_the_same() -> None:
+    store = ArtifactStore("memory://bucket/prefix")
+
+    artifact = store.put("a/b.bin", b"weights")
+
+    assert store.get("a/b.bin", artifact.sha256) == b"weights"
