@@ -1,0 +1,218 @@
+"""Population statistics: E[x] and Var[x] of every batch norm layer's input, for frozen weights.
+
+Source: Ioffe & Szegedy 2015, Algorithm 2 (lines 8 to 10); pooling by Chan, Golub & LeVeque 1979, in
+float64. Both are computed aside: nothing of the network changes until `apply` puts them in place.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bn_models.architecture import batch_bounds, place
+from bn_models.moments import BatchMean, ChanMerge, normalize_groups
+from bn_models.networks import Network
+from bn_models.normalization import BatchNorm, evaluation, normalizations, substituted
+from bn_models.randomness import derive_seed
+from core.errors import JobFailed
+from core.spec.normalization import Estimator, PopulationSpec
+
+Variance = Literal["biased", "unbiased"]
+
+# The widest activation of a chunk stays near the caches of a CPU; an accelerator wants fewer, larger calls.
+CPU_CHUNK_ELEMENTS = 2**20
+ACCELERATOR_CHUNK_ELEMENTS = 2**26
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """float64, one a channel. `n`: values a channel behind them (N·H·W); 0 for a running average."""
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    n: int
+
+
+@dataclass(frozen=True)
+class PopulationStatistics:
+    """By layer name, in order of computation; `variance` says what the sum of squares was divided by."""
+
+    layers: dict[str, LayerStatistics]
+    estimator: Estimator
+    batch_size: int
+    samples: int
+    variance: Variance
+
+    def digest(self) -> str:
+        """SHA-256 over the settings and every layer's name, n and bytes: what `statistics_sha256` means."""
+        facts = f"{self.estimator}|{self.batch_size}|{self.samples}|{self.variance}"
+        digest = hashlib.sha256(facts.encode())
+        for name, layer in self.layers.items():
+            digest.update(f"\n{name}|{layer.n}|{layer.mean.size}\n".encode())
+            digest.update(layer.mean.astype("<f8").tobytes() + layer.variance.astype("<f8").tobytes())
+        return digest.hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """For a model's card: the settings, and per layer its mean, variance and n as lists."""
+        layers = {
+            name: {"mean": layer.mean.tolist(), "variance": layer.variance.tolist(), "n": layer.n}
+            for name, layer in self.layers.items()
+        }
+        return {
+            "estimator": self.estimator,
+            "batch_size": self.batch_size,
+            "samples": self.samples,
+            "variance": self.variance,
+            "sha256": self.digest(),
+            "layers": layers,
+        }
+
+
+def measure(
+    network: Network,
+    inputs: Tensor,
+    spec: PopulationSpec,
+    batch_size: int,
+    seed: int,
+    scale: Callable[[Tensor], Tensor] | None = None,
+) -> PopulationStatistics:
+    """The statistics of `network` over scaled `inputs` (N, *input_shape), by the estimator of `spec`.
+
+    With `scale`, `inputs` are in the data's own units, and each chunk is scaled when it is gathered.
+
+    One pass in seeded batches of `batch_size`; each layer is measured under the batch statistics of
+    those below; dropout is off. Raises JobFailed `non_finite_statistics`, naming the layer. The
+    network's modes and running averages are as before, also when something raises.
+    """
+    if spec.estimator == "running_average":
+        statistics = running_average(network, batch_size)
+    else:
+        order = sample_order(len(inputs), spec.samples, seed)
+        statistics = _measure_batches(network, inputs, order, spec.estimator, batch_size, scale or _as_it_is)
+    _require_finite(statistics)
+    return statistics
+
+
+def sample_order(rows: int, samples: int | None, seed: int) -> Tensor:
+    """Which of `rows` samples are measured (None: all), in the order in which batches are cut from them."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "population"))
+    return torch.randperm(rows, generator=generator)[: samples or rows]
+
+
+def running_average(network: Network, batch_size: int) -> PopulationStatistics:
+    """What training kept, in float64; no sample is looked at."""
+    layers = {
+        name: _statistics(layer.running_mean, layer.running_var, 0) for name, layer in normalizations(network).items()
+    }
+    return PopulationStatistics(layers, "running_average", batch_size, 0, "unbiased")
+
+
+def apply(network: Network, statistics: PopulationStatistics) -> None:
+    """Puts the statistics in place of the running averages, which evaluation then normalizes by."""
+    layers = normalizations(network)
+    if layers.keys() != statistics.layers.keys():
+        raise ValueError(f"statistics of {sorted(statistics.layers)} do not fit batch norm layers {sorted(layers)}")
+    for name, layer in layers.items():
+        layer.running_mean.copy_(torch.from_numpy(statistics.layers[name].mean))
+        layer.running_var.copy_(torch.from_numpy(statistics.layers[name].variance))
+
+
+@contextmanager
+def using(network: Network, statistics: PopulationStatistics) -> Iterator[None]:
+    """Evaluation (dropout off) by these statistics; then modes and running averages are as before."""
+    layers = normalizations(network).values()
+    before = [(layer, layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+    try:
+        apply(network, statistics)
+        with evaluation(network):
+            yield
+    finally:
+        for layer, mean, variance in before:
+            layer.running_mean.copy_(mean)
+            layer.running_var.copy_(variance)
+
+
+def _measure_batches(
+    network: Network,
+    inputs: Tensor,
+    order: Tensor,
+    estimator: Literal["pooled", "algorithm_2"],
+    batch_size: int,
+    scale: Callable[[Tensor], Tensor],
+) -> PopulationStatistics:
+    names = {layer: name for name, layer in normalizations(network).items()}
+    totals = {layer: ChanMerge() if estimator == "pooled" else BatchMean() for layer in names}
+    if names and len(order) < 2:
+        raise JobFailed("invalid_data", f"population statistics need at least 2 samples, and there are {len(order)}")
+    size = max(1, min(batch_size, len(order)))
+    # The paper's mean over batches knows one m: its incomplete last batch is left out.
+    bounds = batch_bounds(len(order), size, "merge" if estimator == "pooled" else "drop") if names else ()
+
+    def normalize(groups: int, layer: BatchNorm, x: Tensor) -> Tensor:
+        moments, normalized = normalize_groups(layer, x, groups)
+        totals[layer].add(moments)
+        return normalized
+
+    with torch.inference_mode(), evaluation(network):
+        for start, end, groups in _chunks(bounds, size, _groups_at_once(network, inputs, size)):
+            rows = _interleaved(order[start:end], groups).to(inputs.device)
+            with substituted(network, partial(normalize, groups)):
+                network(scale(torch.index_select(inputs, 0, rows)))
+    layers = {names[layer]: _statistics(*total.result()) for layer, total in totals.items()}
+    variance: Variance = "biased" if estimator == "pooled" else "unbiased"
+    return PopulationStatistics(layers, estimator, batch_size, len(order), variance)
+
+
+def _as_it_is(inputs: Tensor) -> Tensor:
+    return inputs
+
+
+def _statistics(mean: Tensor, variance: Tensor, n: int) -> LayerStatistics:
+    return LayerStatistics(_float64(mean), _float64(variance), n)
+
+
+def _chunks(bounds: tuple[tuple[int, int], ...], size: int, at_once: int) -> Iterator[tuple[int, int, int]]:
+    """(start, end, number of batches) of runs of neighbouring batches of `size`; another size goes alone."""
+    full = sum(end - start == size for start, end in bounds)
+    for first in range(0, full, at_once):
+        count = min(at_once, full - first)
+        yield bounds[first][0], bounds[first + count - 1][1], count
+    for start, end in bounds[full:]:
+        yield start, end, 1
+
+
+def _interleaved(order: Tensor, groups: int) -> Tensor:
+    """Row i·groups + j becomes sample i of batch j, so that (batch, groups·C) is a view of the activations."""
+    return order.view(groups, -1).t().reshape(-1)
+
+
+def _groups_at_once(network: Network, inputs: Tensor, batch_size: int) -> int:
+    """How many batches go through the network together, in bounded memory."""
+    placed = place(network.layers, network.input_shape)
+    widest = max(prod(network.input_shape), *(prod(item.output_shape) for item in placed))
+    elements = CPU_CHUNK_ELEMENTS if inputs.device.type == "cpu" else ACCELERATOR_CHUNK_ELEMENTS
+    return max(1, elements // (widest * batch_size))
+
+
+def _require_finite(statistics: PopulationStatistics) -> None:
+    for name, layer in statistics.layers.items():
+        bad = ~(np.isfinite(layer.mean) & np.isfinite(layer.variance))
+        if bad.any():
+            raise JobFailed(
+                "non_finite_statistics",
+                f"layer {name}: the {statistics.estimator} statistics of {int(bad.sum())} of {bad.size} channels are "
+                "not finite; the weights grew too large: lower optimizer.learning_rate, or set optimizer.clip_norm",
+            )
+
+
+def _float64(values: Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = values.detach().double().cpu().numpy()
+    return array.copy()

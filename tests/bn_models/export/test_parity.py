@@ -1,0 +1,80 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from bn_models.export import compare, receipt
+from bn_models.folding import FoldedLinear, FoldedNetwork
+from core.errors import JobFailed
+from core.spec import BatchNormSpec
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("family", ["mlp", "convnet"])
+def test_a_right_graph_passes_with_all_figures(freeze, family, task):
+    frozen = freeze(family, BatchNormSpec(), task)
+
+    result = receipt(frozen.write_onnx(), *frozen.receipt_arguments())
+
+    assert result.passed
+    assert result.maximum_difference <= result.tolerance
+    assert result.tolerance == max(1e-5 * result.output_scale, 4 * result.float32_error)
+    assert result.rows == 70
+    assert result.onnxruntime == onnxruntime.__version__
+
+
+@pytest.mark.parametrize("placement", ["before_activation", "after_activation"])
+@pytest.mark.parametrize("family", ["mlp", "convnet"])
+def test_an_answer_has_the_same_bits_alone_and_in_company(freeze, family, placement):
+    frozen = freeze(family, BatchNormSpec(placement=placement))
+
+    assert receipt(frozen.write_onnx(), *frozen.receipt_arguments()).batch_invariant
+
+
+def test_a_wrong_fold_fails_with_both_figures(freeze):
+    frozen = freeze("mlp", BatchNormSpec())
+    first = frozen.folded.layers[0]
+    assert isinstance(first, FoldedLinear)
+    forgotten = replace(first, bias=np.zeros_like(first.bias))  # the classic: the bias term of the fold left out
+    wrong = frozen.write_onnx(FoldedNetwork((forgotten, *frozen.folded.layers[1:])))
+
+    with pytest.raises(JobFailed) as raised:
+        receipt(wrong, *frozen.receipt_arguments())
+
+    result = compare(wrong, *frozen.receipt_arguments())
+    assert raised.value.code == "parity_failed"
+    assert f"{result.maximum_difference:.3g}" in raised.value.message
+    assert f"{result.tolerance:.3g}" in raised.value.message
+    assert not result.passed
+
+
+def test_an_answer_that_is_not_a_number_does_not_pass(freeze):
+    frozen = freeze("mlp", BatchNormSpec())
+    first = frozen.folded.layers[0]
+    broken = replace(first, bias=np.full_like(first.bias, np.nan))
+
+    result = compare(frozen.write_onnx(FoldedNetwork((broken, *frozen.folded.layers[1:]))), *frozen.receipt_arguments())
+
+    assert not result.passed
+
+
+def test_the_receipt_is_json(freeze):
+    frozen = freeze("mlp", BatchNormSpec())
+
+    written = json.loads(json.dumps(receipt(frozen.write_onnx(), *frozen.receipt_arguments()).as_json()))
+
+    assert written["passed"] is True
+    assert written["maximum_difference"] > 0.0
+
+
+def test_the_network_is_as_it_was(freeze):
+    frozen = freeze("convnet", BatchNormSpec(), dropout=0.4)
+    state = {name: value.clone() for name, value in frozen.network.state_dict().items()}
+
+    receipt(frozen.write_onnx(), *frozen.receipt_arguments())
+
+    assert frozen.network.training
+    assert all(torch.equal(value, state[name]) for name, value in frozen.network.state_dict().items())
