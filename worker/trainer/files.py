@@ -1,0 +1,120 @@
+"""Files of a data source: found in the data folder, or downloaded once, checked and decoded once per node."""
+
+import hashlib
+import http.client
+import secrets
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import JobFailed, StorageFailed
+from worker.trainer.idx import read_idx
+
+DOWNLOAD_TIMEOUT_SECONDS = 30.0
+"""Without a byte for so long, a download has failed."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as its publisher offers it; `sha256` is of the file as it is transferred."""
+
+    name: str
+    sha256: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """Where a node keeps its data, and the mirror to ask for what is not there."""
+
+    path: Path
+    mirror_url: str
+
+    def array(self, source: str, remote: RemoteFile) -> NDArray[np.uint8]:
+        """The decoded content of one IDX file, mapped into memory and shared by all trainers of the node.
+
+        Raises JobFailed("invalid_data") for a file that does not hold what it must, StorageFailed
+        when it is nowhere and can not be downloaded.
+        """
+        file = self._find(source, remote) or self._download(source, remote)
+        stamp = file.stat()
+        decoded = self.path / ".decoded" / source / f"{remote.name}.{stamp.st_size}-{stamp.st_mtime_ns}.npy"
+        try:
+            return _map(decoded, remote.shape)
+        except (OSError, ValueError, EOFError):
+            array = _read(file, remote.shape)
+        try:
+            with _replacing(decoded) as temporary, temporary.open("wb") as target:
+                np.save(target, array, allow_pickle=False)
+            return _map(decoded, remote.shape)
+        except OSError:
+            return array.copy()  # a folder that can only be read: this trainer decodes for itself
+
+    def _find(self, source: str, remote: RemoteFile) -> Path | None:
+        plain = remote.name.removesuffix(".gz")
+        for name in (remote.name, plain):
+            file = self.path / source / name
+            if file.is_file():
+                return file
+            file = self.path / name
+            # mnist and fashion_mnist use the same file names, so without a folder of its own a file must prove itself.
+            if file.is_file() and (self.path.name == source or _sha256(file) == remote.sha256):
+                return file
+        return None
+
+    def _download(self, source: str, remote: RemoteFile) -> Path:
+        url = f"{self.mirror_url.rstrip('/')}/{source}/{remote.name}"
+        target = self.path / source / remote.name
+        remedy = f"put the IDX files into {target.parent}, or set EVENKEEL_DATA_MIRROR_URL to a mirror that has them"
+        try:
+            with _replacing(target) as temporary:
+                _fetch(url, temporary)
+                found = _sha256(temporary)
+                if found != remote.sha256:
+                    raise StorageFailed(f"{url} has the SHA-256 {found}, not {remote.sha256}: {remedy}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise StorageFailed(f"can not download {url} to {target.parent}: {error}; {remedy}") from error
+        return target
+
+
+def _fetch(url: str, target: Path) -> None:
+    with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as reply, target.open("wb") as file:
+        shutil.copyfileobj(reply, file)
+
+
+def _read(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    try:
+        return read_idx(file, shape)
+    except (ValueError, OSError) as error:
+        raise JobFailed("invalid_data", f"{file}: {error}; replace the file") from error
+
+
+def _map(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Copy-on-write, because torch warns about arrays that it can not write to; nothing is ever written."""
+    array = np.load(file, mmap_mode="c", allow_pickle=False)
+    if array.shape != shape or array.dtype != np.uint8:
+        raise ValueError(f"{file} holds {array.dtype} {array.shape}")
+    return np.asarray(array)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target` that takes its name when the block ends well, and is gone otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""One attempt at a job, from order to result: the phases, in order."""
+
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+from bn_models.architecture import layers_of
+from bn_models.networks import build
+from bn_models.population import measure
+from core.artifacts import ArtifactStore
+from core.errors import EvenkeelError, JobFailed, StorageFailed
+from core.spec import JobSpec
+from core.states import Phase
+from worker.messages import Command, Failed, Finished, Order, Started, Stopped
+from worker.trainer import checkpoint
+from worker.trainer.checkpoint import Progress
+from worker.trainer.data import prepare
+from worker.trainer.device import fingerprint, numerics
+from worker.trainer.evaluation import evaluate, gap_report, has_batch_norm, record_gap
+from worker.trainer.files import DataFolder
+from worker.trainer.loop import Loop, Run
+from worker.trainer.monitor import Monitor
+from worker.trainer.optimization import build_optimizer
+from worker.trainer.publishing import Trained, publish
+from worker.trainer.reporting import Reporter, Sink, SinkClosed
+from worker.trainer.results import result_of
+
+
+class Interrupted(Exception):
+    """A command was obeyed; nothing more is to be done."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command)
+        self.command: Command = command
+
+
+def train(order: Order, sink: Sink) -> None:
+    """Trains, measures, evaluates and exports what `order` asks for, and tells `sink` all of it.
+
+    The last message is Finished, Stopped or Failed. Raises SinkClosed when nobody listens any more.
+    """
+    reporter = Reporter(sink)
+    try:
+        spec = JobSpec.model_validate(order.spec)
+        with numerics(spec.resources) as device:
+            finished = _run_phases(order, spec, device, reporter)
+        sink.send(finished)
+    except Interrupted as stop:
+        reporter.flush()
+        sink.send(Stopped(stop.command, reporter.step))
+    except SinkClosed:
+        raise
+    except Exception as error:
+        reporter.flush()
+        sink.send(failure_of(error, reporter.step))
+
+
+def failure_of(error: Exception, step: int) -> Failed:
+    """The closed list of codes; a traceback only in `detail`, which is for the log."""
+    detail = "".join(traceback.format_exception(error))
+    match error:
+        case JobFailed() | StorageFailed():
+            return Failed(error.code, error.message, step, detail)
+        case torch.OutOfMemoryError() | MemoryError():
+            message = "memory ran out: use a smaller training.batch_size or network"
+            return Failed("out_of_memory", message, step, detail)
+        case EvenkeelError():
+            return Failed("internal", error.message, step, detail)
+        case _:
+            message = f"the trainer failed with {type(error).__name__}; the worker's log has the traceback"
+            return Failed("internal", message, step, detail)
+
+
+def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Reporter) -> Finished:
+    store = ArtifactStore(order.artifact_url)
+    progress = _load(order, spec, device, store, reporter)
+
+    _begin(reporter, "preparing_data")
+    data = prepare(spec.dataset, DataFolder(Path(order.data_dir), order.data_mirror_url), device)
+    run = Run(order, spec, device, data, progress, store, reporter)
+
+    _begin(reporter, "training")
+    steps, seconds = _train(run)
+    trained = _measure_and_evaluate(run)
+
+    if spec.publish is None:
+        reporter.end_phase()
+        return Finished(result_of(run, trained, steps, seconds), None)
+    _begin(reporter, "exporting")
+    card, artifacts = publish(run, trained)
+    reporter.end_phase()
+    return Finished(result_of(run, trained, steps, seconds), card, artifacts)
+
+
+def _load(order: Order, spec: JobSpec, device: torch.device, store: ArtifactStore, reporter: Reporter) -> Progress:
+    """Network and optimizer, fresh or as the newest readable checkpoint has them."""
+    snapshot, warnings = checkpoint.newest(store, order.checkpoints, spec)
+    here = fingerprint(device, spec.resources)
+    reporter.step = snapshot.step if snapshot else 0
+    reporter.sink.send(Started(here, reporter.step))
+    reporter.begin("loading")
+    for warning in warnings:
+        reporter.log("warning", warning)
+    facts = spec.dataset.facts
+    layers = layers_of(spec.network, spec.batch_norm, facts.input_shape, facts.outputs)
+    network = build(layers, facts.input_shape, spec.network.initialization, spec.training.seed).to(device)
+    monitor = Monitor.of(spec.training.early_stopping, has_validation=spec.dataset.split_sizes()[1] > 0)
+    progress = Progress(network, build_optimizer(network, spec.optimizer), monitor)
+    if snapshot is not None:
+        checkpoint.restore(progress, snapshot)
+        if snapshot.state["fingerprint"] != here:
+            reporter.log("warning", f"resumed on other hardware: was {snapshot.state['fingerprint']}, is {here}")
+    elif order.checkpoints:
+        reporter.log("warning", "no checkpoint can be used: training begins again")
+    return progress
+
+
+def _train(run: Run) -> tuple[int, float]:
+    """(steps, seconds) of this attempt; the best weights are back in the network if the spec says so."""
+    began, first = time.monotonic(), run.progress.step
+    command = Loop(run).train()
+    if command is not None:
+        raise Interrupted(command)
+    if run.progress.best is not None:
+        run.progress.network.load_state_dict(run.progress.best)
+    return run.progress.step - first, time.monotonic() - began
+
+
+def _measure_and_evaluate(run: Run) -> Trained:
+    """Test scores as the model will be served, and the gap between the ways to normalize."""
+    network, data, training = run.progress.network, run.data, run.spec.training
+    if not has_batch_norm(network):
+        _begin(run.reporter, "evaluating")
+        return Trained(None, evaluate(network, data, data.test), None)
+    _begin(run.reporter, "population_statistics")
+    statistics = measure(
+        network, data.training.stored(), run.spec.population, training.batch_size, training.seed, data.training.scaler
+    )
+    _begin(run.reporter, "evaluating")
+    gap = gap_report(network, data, statistics, training.batch_size)
+    record_gap(run.reporter, run.progress.step, gap)
+    run.reporter.flush()
+    return Trained(statistics, gap["population"], gap)
+
+
+def _begin(reporter: Reporter, phase: Phase) -> None:
+    """A new phase, unless a command came meanwhile: whatever it is, the checkpoint of the last step stands."""
+    command = reporter.sink.command()
+    if command is not None:
+        raise Interrupted(command)
+    reporter.begin(phase)
