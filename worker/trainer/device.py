@@ -36,7 +36,7 @@ def numerics(resources: ResourcesSpec) -> Iterator[torch.device]:
     """The device, with threads and determinism set as the spec says; these and the generator are put back."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     benchmark, random_state = torch.backends.cudnn.benchmark, torch.default_generator.get_state()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA starts
+    os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA starts; nothing is deterministic without
     device = choose(resources)
     try:
         torch.set_num_threads(resources.threads)

@@ -6,7 +6,7 @@ Nothing here may run a parallel region or touch CUDA: both break in the children
 import gc
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # else numpy and scipy start threads, which no child has
+os.putenv("OPENBLAS_NUM_THREADS", "1")  # else numpy and scipy start threads, which no child of a fork has
 
 import torch
 import torch._dynamo

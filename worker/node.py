@@ -1,0 +1,34 @@
+"""A node: what all slots of one worker process share."""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.artifacts import ArtifactStore
+from core.db import Database
+from core.identifiers import new_id
+from core.settings import Settings
+
+
+@dataclass(frozen=True)
+class Node:
+    id: str
+    settings: Settings
+    database: Database
+    store: ArtifactStore
+    gpus: int
+    draining: threading.Event = field(default_factory=threading.Event)
+
+    def owner(self, slot: int) -> str:
+        """Who holds a lease; `reclaim` finds the leases of a node by its part before the colon."""
+        return f"{self.id}:{slot}"
+
+
+def node_id(home: Path) -> str:
+    """The same for every worker that ever runs on this home; the caller holds the worker's lock."""
+    path = home / "node-id"
+    if path.exists():
+        return path.read_text().strip()
+    fresh = new_id("node")
+    path.write_text(f"{fresh}\n")
+    return fresh
