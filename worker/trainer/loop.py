@@ -75,7 +75,7 @@ class Loop:
         while not progress.complete:
             command = reporter.sink.command()
             if command is not None:
-                self._obey(command)
+                self._leave_checkpoint()
                 return command
             step = progress.step + 1
             self._step(step)
@@ -168,7 +168,8 @@ class Loop:
             score = monitor.best if best else None
             run.reporter.sink.send(CheckpointWritten(reference, progress.complete, monitor.series, score, best))
 
-    def _obey(self, command: Command) -> None:
+    def _leave_checkpoint(self) -> None:
+        """For every command, cancel included: whoever cancelled, or set a deadline, may want what there is."""
         if self._progress.step > 0:
             self._checkpoint(best=False)
         self._flush(time.monotonic())

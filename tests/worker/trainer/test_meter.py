@@ -1,0 +1,75 @@
+"""The meter for GPUs, on tensors of the CPU: the flag that holds back updates works there too."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from core.errors import JobFailed
+from tests.worker.trainer.helpers import ListSink
+from worker.trainer.meter import DeviceMeter, HostMeter
+from worker.trainer.reporting import Reporter
+
+CPU = torch.device("cpu")
+
+
+def take_steps(losses: list[float], meter: DeviceMeter | HostMeter, optimizer: torch.optim.Optimizer) -> None:
+    (parameter,) = optimizer.param_groups[0]["params"]
+    for step, loss in enumerate(losses, start=1):
+        meter.check(step, torch.tensor(loss))
+        parameter.grad = torch.ones(1)
+        optimizer.step()
+        meter.record(step, 0.1, 4, torch.tensor(3), None)
+
+
+def setup(kind: type) -> tuple[nn.Parameter, torch.optim.Optimizer, ListSink, Reporter]:
+    parameter = nn.Parameter(torch.zeros(1))
+    sink = ListSink()
+    return parameter, kind([parameter], lr=1.0, fused=True), sink, Reporter(sink)
+
+
+def test_metrics_stay_on_the_device_until_they_are_settled():
+    _, optimizer, sink, reporter = setup(torch.optim.SGD)
+    meter = DeviceMeter(optimizer, reporter, CPU)
+
+    take_steps([2.0, 1.0], meter, optimizer)
+    reporter.flush()
+    assert sink.points == {}
+    meter.settle()
+    reporter.flush()
+
+    assert sink.points == {
+        "train/loss": {1: 2.0, 2: 1.0},
+        "train/accuracy": {1: 0.75, 2: 0.75},
+        "optimizer/learning_rate": {1: 0.1, 2: 0.1},
+    }
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_no_update_is_made_from_the_first_loss_on_that_is_not_finite(kind: type):
+    parameter, optimizer, sink, reporter = setup(kind)
+    meter = DeviceMeter(optimizer, reporter, CPU)
+    take_steps([2.0], meter, optimizer)
+    before = parameter.item()
+
+    take_steps([math.nan, 1.0, 1.0], meter, optimizer)
+    with pytest.raises(JobFailed, match="the loss of step 1 is nan") as caught:
+        meter.settle()
+    reporter.flush()
+
+    assert parameter.item() == before
+    assert caught.value.code == "non_finite_loss"
+    assert list(sink.points["train/loss"]) == [1]  # 1 again: its loss is recorded, those behind it are not
+    assert math.isnan(sink.points["train/loss"][1])
+
+
+def test_on_the_cpu_a_loss_that_is_not_finite_stops_at_once_and_is_recorded():
+    parameter, optimizer, sink, reporter = setup(torch.optim.SGD)
+
+    with pytest.raises(JobFailed, match="the loss of step 2 is inf"):
+        take_steps([2.0, math.inf, 1.0], HostMeter(reporter), optimizer)
+    reporter.flush()
+
+    assert parameter.item() == -1.0
+    assert sink.points["train/loss"] == {1: 2.0, 2: math.inf}
