@@ -22,8 +22,6 @@ LONG = DIGITS | {"training": DIGITS["training"] | {"steps": 4000, "evaluate_ever
 FEW_CHECKPOINTS = DIGITS | {
     "training": DIGITS["training"] | {"steps": 6000, "evaluate_every": 6000, "checkpoint_every": 1500}
 }
-    "training": DIGITS["training"] | {"steps": 6000, "evaluate_every": 6000, "checkpoint_every": 1500}
-}
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
