@@ -26,8 +26,9 @@ class Settings(BaseSettings):
     """Where checkpoints and models live; default: a folder in the home."""
     data_dir: Path | None = None
     """Folder with one folder of IDX files per source; default: `data` in the home."""
-    data_mirror_url: str = "https://storage.googleapis.com/cvdf-datasets"
-    """Base URL for sources that are not in `data_dir`; files are checked against known SHA-256 sums."""
+    data_mirror_url: str | None = None
+    """Asked for `<url>/<source>/<file>` in place of the source's publisher, for what is not in `data_dir`;
+    files are checked against known SHA-256 sums either way."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8321

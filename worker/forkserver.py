@@ -21,6 +21,7 @@ PRELOAD = "worker.trainer.preload"
 TRAINER = "worker.trainer.main"  # by name: this process must never import torch
 DEATH_SECONDS = 5.0
 _starting = threading.Lock()
+_warm_pid: int | None = None
 
 
 class TrainerGone(Exception):
@@ -76,11 +77,24 @@ def enter(connection: Connection, order: bytes) -> None:
 
 
 def warm_up() -> None:
-    """Starts the forkserver, so that its imports run before the first job comes."""
+    """Blocks until a forkserver is there that has imported all that a trainer needs.
+
+    Called before a job is claimed: the seconds of a cold start, or of one after the forkserver was
+    killed, must not eat into the job's lease.
+    """
+    global _warm_pid
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOAD])
     with _starting, _empty_main():
+        context.set_forkserver_preload([PRELOAD])
         forkserver.ensure_running()
+        pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # no public name tells which one runs
+        if pid == _warm_pid:
+            return
+        process = context.Process(target=int, name="warm-up")
+        process.start()
+    process.join()
+    process.close()
+    _warm_pid = pid
 
 
 def start(order: Order) -> Trainer:

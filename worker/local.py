@@ -20,7 +20,7 @@ from core.errors import EvenkeelError, SettingsInvalid, Unavailable
 from core.queries import leases
 from core.queue import hear, open_bell
 from core.settings import Settings, load_settings
-from worker import forkserver, reaper
+from worker import reaper
 from worker.node import Node, node_id
 from worker.slots import gpu_count, slot_count
 from worker.supervisor import run_next
@@ -69,7 +69,6 @@ class LocalWorker:
         wake_read, wake_write = os.pipe()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._drain_on(wake_write))
-        forkserver.warm_up()
         self._reclaim()
         threads = [threading.Thread(target=self._slot, args=(slot,), daemon=True) for slot in range(self._slots)]
         threads.append(threading.Thread(target=reaper.run, args=(node,), daemon=True))

@@ -27,7 +27,7 @@ class Order:
     fence: int
     artifact_url: str
     data_dir: str
-    data_mirror_url: str
+    data_mirror_url: str | None
     checkpoints: tuple[CheckpointReference, ...] = ()
     gpu: int | None = None  # the slot's own; what `auto` and `cuda` mean
 

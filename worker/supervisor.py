@@ -47,6 +47,7 @@ Ending = Finished | Failed | Stopped | Lost
 
 def run_next(node: Node, slot: int) -> bool:
     """Claims and runs the next job; False when there is none."""
+    forkserver.warm_up()
     claim = claim_next(node, slot)
     if claim is None:
         return False

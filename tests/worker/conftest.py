@@ -1,6 +1,5 @@
 """A node of one slot on a real database, and a tenant that submits to it."""
 
-import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,18 +10,7 @@ from core.db import Database
 from core.queries import keys
 from core.settings import Settings
 from tests.worker.bench import TENANT, Bench
-from worker import forkserver
 from worker.node import Node
-
-
-@pytest.fixture(scope="session", autouse=True)
-def warm_forkserver() -> None:
-    """The first trainer of a process waits for seconds of imports, which no test is about."""
-    forkserver.warm_up()
-    process = multiprocessing.get_context("forkserver").Process(target=int)
-    process.start()
-    process.join(60)
-    assert process.exitcode == 0
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from core.errors import JobFailed
 from core.spec import ResourcesSpec
 
 
-def choose(resources: ResourcesSpec) -> torch.device:
-    """The device of a job; `auto` is the first GPU that this process may see, or the CPU.
+def choose(resources: ResourcesSpec, gpu: int | None = None) -> torch.device:
+    """The device of a job; `auto` and `cuda` are the GPU of the slot, the first one without; `auto` is else the CPU.
 
     Raises JobFailed when the job asks for a GPU that is not here.
     """
@@ -22,9 +22,9 @@ def choose(resources: ResourcesSpec) -> torch.device:
         return torch.device("cpu")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if resources.device == "auto":
-        return torch.device("cuda", 0) if gpus else torch.device("cpu")
+        return torch.device("cuda", gpu or 0) if gpus else torch.device("cpu")
     device = torch.device(resources.device)
-    index = device.index or 0
+    index = device.index if device.index is not None else gpu or 0
     if index >= gpus:
         message = f"resources.device is {resources.device!r}, and this worker sees {gpus} GPUs: use 'auto' or 'cpu'"
         raise JobFailed("internal", message)
@@ -32,12 +32,12 @@ def choose(resources: ResourcesSpec) -> torch.device:
 
 
 @contextmanager
-def numerics(resources: ResourcesSpec) -> Iterator[torch.device]:
+def numerics(resources: ResourcesSpec, gpu: int | None = None) -> Iterator[torch.device]:
     """The device, with threads and determinism set as the spec says; these and the generator are put back."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     benchmark, random_state = torch.backends.cudnn.benchmark, torch.default_generator.get_state()
     os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA starts; nothing is deterministic without
-    device = choose(resources)
+    device = choose(resources, gpu)
     try:
         torch.set_num_threads(resources.threads)
         if device.type == "cuda":

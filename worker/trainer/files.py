@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from core.errors import JobFailed, StorageFailed
 from worker.trainer.idx import read_idx
 
+PUBLISHERS = {
+    "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist",
+    "fashion_mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+}
 DOWNLOAD_TIMEOUT_SECONDS = 30.0
 """Without a byte for so long, a download has failed."""
 
@@ -31,10 +35,10 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class DataFolder:
-    """Where a node keeps its data, and the mirror to ask for what is not there."""
+    """Where a node keeps its data, and the mirror to ask for what is not there; None: the publisher."""
 
     path: Path
-    mirror_url: str
+    mirror_url: str | None
 
     def array(self, source: str, remote: RemoteFile) -> NDArray[np.uint8]:
         """The decoded content of one IDX file, mapped into memory and shared by all trainers of the node.
@@ -69,7 +73,8 @@ class DataFolder:
         return None
 
     def _download(self, source: str, remote: RemoteFile) -> Path:
-        url = f"{self.mirror_url.rstrip('/')}/{source}/{remote.name}"
+        base = f"{self.mirror_url.rstrip('/')}/{source}" if self.mirror_url else PUBLISHERS[source]
+        url = f"{base}/{remote.name}"
         target = self.path / source / remote.name
         remedy = f"put the IDX files into {target.parent}, or set EVENKEEL_DATA_MIRROR_URL to a mirror that has them"
         try:

@@ -44,7 +44,7 @@ def train(order: Order, sink: Sink) -> None:
     reporter = Reporter(sink)
     try:
         spec = JobSpec.model_validate(order.spec)
-        with numerics(spec.resources) as device:
+        with numerics(spec.resources, order.gpu) as device:
             finished = _run_phases(order, spec, device, reporter)
         sink.send(finished)
     except Interrupted as stop:
