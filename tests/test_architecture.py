@@ -35,7 +35,7 @@ THEIRS = {
     "worker": ("sqlalchemy",),
     "api": ("sqlalchemy", "fastapi", "onnxruntime"),
     "evenkeel": (),
-    "cli": ("sklearn",),
+    "cli": ("sqlalchemy", "torch"),  # in processes of their own: `cli.main` loads neither
     "migrations": ("sqlalchemy", "alembic"),
 }
 """Which of the heavy or effectful libraries a room may import."""

@@ -22,7 +22,7 @@ FAST = {
     "EVENKEEL_LEASE_SECONDS": "4",
     "EVENKEEL_HEARTBEAT_SECONDS": "0.5",
     "EVENKEEL_REAPER_SECONDS": "0.5",
-    "EVENKEEL_TICK_SECONDS": "0.1",
+    "EVENKEEL_TICK_SECONDS": "0.05",
 }
 START_SECONDS = 60.0
 
@@ -67,11 +67,8 @@ class Service:
     def _ready(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()
-        file = self.home / "service.json"
-        if not file.exists():
-            return False
-        with contextlib.suppress(ValueError):
-            return json.loads(file.read_text())["pid"] == self._process.pid
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return json.loads((self.home / "service.json").read_text())["pid"] == self._process.pid
         return False
 
     def stop(self) -> int:

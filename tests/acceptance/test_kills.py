@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -22,10 +21,10 @@ MOMENTS = {
 Golden = tuple[Any, dict[str, Any], dict[str, float]]
 CONVNET = {
     "dataset": {"source": "digits"},
-    "network": {"family": "convnet", "channels": [8, 16], "hidden": [64], "dropout": 0.1},
+    "network": {"family": "convnet", "channels": [16, 32], "hidden": [64], "dropout": 0.1},
     "optimizer": {"kind": "adam", "learning_rate": 0.002},
     "schedule": {"kind": "cosine", "warmup_steps": 20},
-    "training": {"steps": 600, "batch_size": 32, "evaluate_every": 150, "checkpoint_every": 20},
+    "training": {"steps": 400, "batch_size": 32, "evaluate_every": 150, "checkpoint_every": 20},
 }
 
 
@@ -39,27 +38,20 @@ def golden(service: Service) -> Golden:
     return job, recorded_points(client, job.id), job.result["phases_seconds"]
 
 
-def moment_of(phases: dict[str, float], phase: str, share: float) -> float:
-    """Seconds from the trainer's first word to the share of the phase."""
-    before = 0.0
-    for name, seconds in phases.items():
-        if name == phase:
-            return before + share * seconds
-        before += seconds
-    raise AssertionError(f"{phase} is none of {list(phases)}")
-
-
-def killed_and_checked(service: Service, golden: Golden, target: str, seconds: float, seed: int) -> None:
-    golden_job, golden_points, _ = golden
+def killed_and_checked(service: Service, golden: Golden, target: str, aim: str, share: float, seed: int) -> bool:
+    """Kills `target` when the phase `aim` of a job has run for about `share` of its usual time, and checks
+    that the job ends as the golden one. False: the job was faster, and had ended before the kill."""
+    golden_job, golden_points, phases = golden
     client = service.client()
     job = client.submit(CONVNET | {"name": f"killed-{target}"})
     reader = RestlessReader(service, job.id, seed)
     reader.start()
-    wait_until(lambda: client.job(job.id).phase is not None or client.job(job.id).terminal)
-    began = time.monotonic()
-    threading.Event().wait(max(0.0, seconds - (time.monotonic() - began)))
-    hit_before_the_end = not client.job(job.id).terminal
-    if hit_before_the_end:
+    order = list(phases)
+    late = order[order.index(aim) :]
+    wait_until(lambda: client.job(job.id).phase in late or client.job(job.id).terminal)
+    threading.Event().wait(share * phases[aim])
+    here = client.job(job.id)
+    if not here.terminal:
         service.kill(target, job.id)
 
     ended = client.wait(job.id, 120)
@@ -72,29 +64,25 @@ def killed_and_checked(service: Service, golden: Golden, target: str, seconds: f
     assert recorded_points(client, job.id) == golden_points
     assert reader.seqs == list(range(1, len(reader.seqs) + 1))
     assert reader.types.count("end") == 1
-    print(f"{target} after {seconds:.2f} s: attempts {ended.attempt}, hit {hit_before_the_end}")
+    print(f"{target}, aimed at {aim}: killed in {here.phase} at step {here.progress.step}, attempts {ended.attempt}")
+    return not here.terminal
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_job_survives_one_kill_while_it_trains(
-    own_service: Service, service: Service, golden: Golden, target: str
-) -> None:
-    phases = golden[2]
-
-    killed_and_checked(own_service, golden, target, moment_of(phases, "training", 0.5), seed=1)
+def test_a_job_survives_one_kill_while_it_trains(own_service: Service, golden: Golden, target: str) -> None:
+    assert killed_and_checked(own_service, golden, target, "training", 0.3, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_job_survives_kills_at_twenty_moments(
-    own_service: Service, service: Service, golden: Golden, target: str
-) -> None:
-    phases = golden[2]
+def test_a_job_survives_kills_at_twenty_moments(own_service: Service, golden: Golden, target: str) -> None:
     chance = random.Random(target)
-    moments = sorted(
-        moment_of(phases, phase, chance.random()) for phase, count in MOMENTS.items() for _ in range(count)
-    )
+    aims = [phase for phase, count in MOMENTS.items() for _ in range(count)]
 
-    for number, seconds in enumerate(moments):
-        killed_and_checked(own_service, golden, target, seconds, seed=number)
+    for number, aim in enumerate(aims):
+        hit = any(
+            killed_and_checked(own_service, golden, target, aim, 0.8 * chance.random() / tries, seed=number)
+            for tries in (1, 2, 4, 8, 16)
+        )
+        assert hit
