@@ -2,7 +2,24 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Insert, Select, Update, and_, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    Select,
+    String,
+    Update,
+    and_,
+    column,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from core.clock import now_us
 from core.queries.leases import NO_LEASE
@@ -42,7 +59,7 @@ def page(
         guards.append(jobs.c.family == family)
     if name:
         guards.append(jobs.c.name == name)
-    guards += [jobs.c.metadata[key].as_string() == value for key, value in (metadata or {}).items()]
+    guards += [_has_metadata(key, value) for key, value in (metadata or {}).items()]
     if created_after is not None:
         guards.append(jobs.c.created_at > created_after)
     if created_before is not None:
@@ -156,6 +173,28 @@ def copy_points(source_job_id: str, target_job_id: str) -> Insert:
 
 def complete_checkpoint(job_id: str) -> Select[Any]:
     return select(checkpoints).where(checkpoints.c.job_id == job_id, checkpoints.c.complete.is_(True))
+
+
+class _json_pairs(FunctionElement[Any]):
+    """(key, value) of each field of a JSON object. A JSON path would not do: SQLite compares it with the
+    stored text, escapes and all, and can not say a quote in it."""
+
+    inherit_cache = True
+
+
+@compiles(_json_pairs, "sqlite")
+def _sqlite_pairs(element: _json_pairs, compiler: Any, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_json_pairs, "postgresql")
+def _postgresql_pairs(element: _json_pairs, compiler: Any, **options: Any) -> str:
+    return f"jsonb_each_text({compiler.process(element.clauses, **options)})"
+
+
+def _has_metadata(key: str, value: str) -> ColumnElement[bool]:
+    pairs = _json_pairs(jobs.c.metadata).table_valued(column("key", String), column("value", String))
+    return exists().where(pairs.c.key == key, pairs.c.value == value)
 
 
 def _has_status(status: str) -> ColumnElement[bool]:

@@ -1,0 +1,87 @@
+"""What the interface says of itself: bodies that we read by hand, examples, and the problem document."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api.schemas.events import EventPage, LogPage
+from api.schemas.jobs import CancelOptions
+from api.schemas.keys import KeyRequest
+from api.schemas.metrics import Metrics
+from api.schemas.models import AliasRequest
+from api.schemas.predictions import Predictions, Rows
+from api.schemas.problems import Problem
+from core.spec import JobSpec
+
+REFERENCE = "#/components/schemas/{model}"
+BODIES: tuple[type[BaseModel], ...] = (JobSpec, CancelOptions, KeyRequest, AliasRequest, Rows)
+ANSWERS: tuple[type[BaseModel], ...] = (Problem, EventPage, LogPage, Metrics, Predictions)
+
+JOB_EXAMPLE: dict[str, Any] = {
+    "name": "mnist-bn",
+    "metadata": {"team": "vision"},
+    "dataset": {"source": "mnist"},
+    "network": {
+        "family": "mlp",
+        "hidden": [100, 100, 100],
+        "activation": "sigmoid",
+        "initialization": {"kind": "normal", "scale": 0.1},
+    },
+    "batch_norm": True,
+    "optimizer": {"kind": "sgd", "learning_rate": 0.5},
+    "training": {"steps": 5000, "batch_size": 60, "seed": 0},
+}
+SMALL_JOB_EXAMPLE: dict[str, Any] = {"dataset": {"source": "digits"}, "network": {"family": "mlp"}}
+
+
+def json_body(schema: type[BaseModel], examples: dict[str, Any], required: bool = True) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads its JSON body by hand."""
+    content = {
+        "schema": {"$ref": REFERENCE.format(model=schema.__name__)},
+        "examples": {name: {"value": value} for name, value in examples.items()},
+    }
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
+
+
+def answers(status: int, description: str, *media: tuple[str, type[BaseModel] | None]) -> dict[int | str, Any]:
+    """`responses` of a route that writes its answer by hand."""
+    content = {
+        name: {"schema": {"$ref": REFERENCE.format(model=schema.__name__)} if schema else {"type": "string"}}
+        for name, schema in media
+    }
+    return {status: {"description": description, "content": content}}
+
+
+def describe(app: FastAPI) -> None:
+    """Makes `app.openapi` the whole description, written once."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _schema(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = schema.setdefault("components", {}).setdefault("schemas", {})
+    components |= _definitions(BODIES, "validation") | _definitions(ANSWERS, "serialization")
+    problem = {"application/problem+json": {"schema": {"$ref": REFERENCE.format(model="Problem")}}}
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            if path.startswith("/v1"):
+                operation["responses"]["default"] = {"description": "A problem document", "content": problem}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components.pop(unused, None)
+    return schema
+
+
+def _definitions(models: tuple[type[BaseModel], ...], mode: Any) -> dict[str, Any]:
+    _, definitions = models_json_schema([(model, mode) for model in models], ref_template=REFERENCE)
+    found: dict[str, Any] = definitions["$defs"]
+    return found

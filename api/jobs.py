@@ -1,0 +1,122 @@
+"""Reading jobs: one of a tenant's, a page of them, their latest metrics."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, get_args
+
+from fastapi import Query, Request
+from pydantic import AwareDatetime
+from sqlalchemy import Connection
+
+from api.pagination import Page, PageQuery, bad_query, unknown_cursor
+from api.schemas.jobs import Job, job_of
+from core.db import Database
+from core.errors import NotFound
+from core.queries import jobs
+from core.states import Status
+
+METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+PARAMETERS = frozenset(
+    "limit after before order status family name created_after created_before include".split()  # noqa: SIM905
+)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class JobFilters:
+    statuses: list[str]
+    family: str | None
+    name: str | None
+    metadata: dict[str, str]
+    created_after: int | None  # microseconds
+    created_before: int | None
+    with_latest_metrics: bool
+
+
+async def job_filters(
+    request: Request,
+    status: Annotated[str | None, Query(description="One or more, with commas", examples=["queued,running"])] = None,
+    family: Annotated[str | None, Query(max_length=32)] = None,
+    name: Annotated[str | None, Query(max_length=63)] = None,
+    created_after: Annotated[AwareDatetime | None, Query(description="RFC 3339")] = None,
+    created_before: Annotated[AwareDatetime | None, Query(description="RFC 3339")] = None,
+    include: Annotated[Literal["latest_metrics"] | None, Query()] = None,
+) -> JobFilters:
+    """Also `metadata[key]=value`. An unknown parameter is refused: a mistyped filter would match everything."""
+    return JobFilters(
+        statuses=_statuses(status),
+        family=family,
+        name=name,
+        metadata=_metadata(request),
+        created_after=_microseconds(created_after),
+        created_before=_microseconds(created_before),
+        with_latest_metrics=include is not None,
+    )
+
+
+def find_job(connection: Connection, tenant_id: str, job_id: str) -> Any:
+    """The row. Raises NotFound, for another tenant's job too."""
+    row = connection.execute(jobs.one(tenant_id, job_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no job {job_id}")
+    return row
+
+
+def latest_metrics(connection: Connection, job_ids: list[str]) -> dict[str, dict[str, float | None]]:
+    """By job, the last value of each series; null where it is no number."""
+    found: dict[str, dict[str, float | None]] = {job_id: {} for job_id in job_ids}
+    for row in connection.execute(jobs.latest_metrics(job_ids)):
+        found[row.job_id][row.name] = None if row.last_nonfinite else row.last_value
+    return found
+
+
+def list_jobs(database: Database, tenant_id: str, query: PageQuery, filters: JobFilters) -> Page[Job]:
+    with database.read() as connection:
+        cursor = None
+        if query.cursor is not None:
+            cursor = connection.execute(jobs.one(tenant_id, query.cursor)).one_or_none()
+            if cursor is None:
+                raise unknown_cursor(query)
+        rows = connection.execute(
+            jobs.page(
+                tenant_id,
+                query.rows,
+                query.descending,
+                cursor,
+                filters.statuses,
+                filters.family,
+                filters.metadata,
+                filters.created_after,
+                filters.created_before,
+                filters.name,
+            )
+        ).all()
+        kept, has_more = query.cut(rows)
+        ids = [row.id for row in kept]
+        latest = latest_metrics(connection, ids) if filters.with_latest_metrics else {}
+    return Page[Job].of([job_of(row, latest.get(row.id)) for row in kept], ids, has_more)
+
+
+def _statuses(text: str | None) -> list[str]:
+    given = [] if text is None else text.split(",")
+    for status in given:
+        if status not in get_args(Status):
+            allowed = ", ".join(get_args(Status))
+            raise bad_query("status", "unknown_status", f"{status!r} is no status: use {allowed}")
+    return given
+
+
+def _metadata(request: Request) -> dict[str, str]:
+    found = {}
+    for name, value in request.query_params.multi_items():
+        matched = METADATA.fullmatch(name)
+        if matched is None and name not in PARAMETERS:
+            raise bad_query(name, "unknown_parameter", f"{name!r} is no parameter of this list: check its spelling")
+        if matched is not None:
+            found[matched.group(1)] = value
+    return found
+
+
+def _microseconds(time: datetime | None) -> int | None:
+    return None if time is None else (time - EPOCH) // timedelta(microseconds=1)

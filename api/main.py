@@ -1,0 +1,51 @@
+"""The HTTP interface as one application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import FastAPI
+
+from api.documentation import describe
+from api.edge import Edge
+from api.meters import Meters
+from api.problems import add_problem_handlers
+from api.resources import LifespanState, close_resources, open_resources
+from api.routers import architectures, events, health, jobs, keys, metrics, models, predict
+from core.settings import Settings
+
+WORKER_THREADS = 20
+"""Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
+DESCRIPTION = (
+    "Training as a service for batch-normalized networks: jobs that lose nothing, "
+    "answers from frozen population statistics."
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Nothing is opened before it starts."""
+    meters = Meters()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
+        current_default_thread_limiter().total_tokens = WORKER_THREADS
+        resources = open_resources(settings, meters)
+        try:
+            yield {"resources": resources}
+        finally:
+            close_resources(resources)
+
+    app = FastAPI(
+        title="evenkeel",
+        version=version("evenkeel"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.add_middleware(Edge, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
+    add_problem_handlers(app)
+    for noun in (jobs, events, metrics, models, predict, keys, architectures, health):
+        app.include_router(noun.router)
+    describe(app)
+    return app

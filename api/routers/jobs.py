@@ -1,0 +1,165 @@
+"""Jobs: submit, validate, list, look at, cancel, pause, resume, retry."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, Header, Request, Response
+
+from api import transitions
+from api.auth import JobReader, JobWriter
+from api.bodies import parse, read_json, validated
+from api.documentation import JOB_EXAMPLE, SMALL_JOB_EXAMPLE, json_body
+from api.estimate import HISTORY, estimate
+from api.identified import JobId
+from api.jobs import JobFilters, find_job, job_filters, latest_metrics, list_jobs
+from api.pagination import Page, Paged
+from api.resources import Held
+from api.schemas.jobs import CancelOptions, Checkpoint, Job, LayerInPlace, Validation, checkpoint_of, job_of
+from api.submission import Submission, admitted, submit
+from bn_models.architecture import place
+from core.queries import checkpoints, jobs
+from core.queue import ring
+from core.spec import JobSpec
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Send a request again with the same key and body, and the same job answers",
+    ),
+]
+Body = Annotated[Any, Depends(read_json)]
+EXAMPLES = json_body(JobSpec, {"smallest": SMALL_JOB_EXAMPLE, "mnist": JOB_EXAMPLE})
+
+
+@router.post("/jobs", status_code=201, openapi_extra=EXAMPLES)
+def create_job(
+    caller: JobWriter, body: Body, resources: Held, response: Response, idempotency_key: IdempotencyKey = None
+) -> Job:
+    """Submits a job. It is committed when this answers."""
+    spec, plan = admitted(body, resources.settings)
+    row, replayed = submit(resources.database, Submission(caller.tenant_id, spec, plan, idempotency_key))
+    ring(resources.settings.home)
+    return _created(response, row, replayed)
+
+
+@router.post("/jobs:validate", openapi_extra=EXAMPLES)
+def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
+    """What a spec would run, with its defaults, size and estimated time; nothing is queued."""
+    spec, plan = admitted(body, resources.settings)
+    with resources.database.read() as connection:
+        history = connection.execute(jobs.recent_step_rates(HISTORY)).all()
+    return Validation(
+        spec=spec.model_dump(mode="json"),
+        spec_sha256=spec.digest(),
+        parameters=plan.parameters,
+        flops_per_step=plan.flops_per_step,
+        steps_per_epoch=plan.steps_per_epoch,
+        batches=plan.batches,
+        estimate=estimate(spec, plan.flops_per_step, history),
+        warnings=list(plan.warnings),
+    )
+
+
+@router.get("/jobs")
+def get_jobs(
+    caller: JobReader, query: Paged, filters: Annotated[JobFilters, Depends(job_filters)], resources: Held
+) -> Page[Job]:
+    """Jobs of this key's tenant; filters are status, family, name, time and `metadata[key]=value`."""
+    return list_jobs(resources.database, caller.tenant_id, query, filters)
+
+
+@router.get("/jobs/{job_id}")
+def get_job(caller: JobReader, job_id: JobId, resources: Held) -> Job:
+    with resources.database.read() as connection:
+        row = find_job(connection, caller.tenant_id, job_id)
+        return job_of(row, latest_metrics(connection, [job_id]).get(job_id, {}))
+
+
+CANCEL = json_body(CancelOptions, {"gracefully": {}, "at once": {"force": True}}, required=False)
+
+
+@router.post("/jobs/{job_id}/cancel", status_code=202, openapi_extra=CANCEL)
+async def cancel_job(caller: JobWriter, job_id: JobId, request: Request, resources: Held, response: Response) -> Job:
+    """Stops a job: 202 when this did it, 200 when it was already told or done."""
+    content = await request.body()
+    options = validated(CancelOptions, parse(content)) if content.strip() else CancelOptions()
+    change = partial(transitions.cancel, resources.database, caller.tenant_id, job_id, options.force)
+    return await run_sync(_changed, response, change)
+
+
+@router.post("/jobs/{job_id}/pause", status_code=202)
+def pause_job(caller: JobWriter, job_id: JobId, resources: Held, response: Response) -> Job:
+    """Lets a running job write a checkpoint and give up its slot."""
+    return _changed(response, partial(transitions.pause, resources.database, caller.tenant_id, job_id))
+
+
+@router.post("/jobs/{job_id}/resume", status_code=202)
+def resume_job(caller: JobWriter, job_id: JobId, resources: Held, response: Response) -> Job:
+    """Puts a paused job back into the queue; it goes on from its checkpoint."""
+    job = _changed(response, partial(transitions.resume, resources.database, caller.tenant_id, job_id))
+    ring(resources.settings.home)
+    return job
+
+
+@router.post("/jobs/{job_id}/retry", status_code=201)
+def retry_job(
+    caller: JobWriter, job_id: JobId, resources: Held, response: Response, idempotency_key: IdempotencyKey = None
+) -> Job:
+    """A new job of the same spec. If the training of the old one had ended, only what comes after is repeated."""
+    with resources.database.read() as connection:
+        source = find_job(connection, caller.tenant_id, job_id)
+    transitions.require_terminal(source)
+    spec, plan = admitted(source.spec, resources.settings)
+    submission = Submission(caller.tenant_id, spec, plan, idempotency_key, retry_of=job_id)
+    row, replayed = submit(resources.database, submission)
+    ring(resources.settings.home)
+    return _created(response, row, replayed)
+
+
+@router.get("/jobs/{job_id}/checkpoints")
+def get_checkpoints(caller: JobReader, job_id: JobId, resources: Held) -> Page[Checkpoint]:
+    """Checkpoints that are kept, the newest first."""
+    with resources.database.read() as connection:
+        find_job(connection, caller.tenant_id, job_id)
+        data = [checkpoint_of(row) for row in connection.execute(checkpoints.of_job(job_id))]
+    return Page[Checkpoint].of(data, [item.id for item in data])
+
+
+@router.get("/jobs/{job_id}/layers")
+def get_layers(caller: JobReader, job_id: JobId, resources: Held) -> Page[LayerInPlace]:
+    """The network of a job as its list of layers, with shapes, parameters and FLOPs."""
+    with resources.database.read() as connection:
+        row = find_job(connection, caller.tenant_id, job_id)
+    spec, plan = admitted(row.spec, resources.settings)
+    data = [
+        LayerInPlace(
+            name=placed.layer.name,
+            layer=placed.layer.model_dump(mode="json"),
+            input_shape=list(placed.input_shape),
+            output_shape=list(placed.output_shape),
+            parameters=placed.parameters,
+            flops=placed.flops,
+        )
+        for placed in place(plan.layers, spec.dataset.facts.input_shape)
+    ]
+    return Page[LayerInPlace].of(data, [item.name for item in data])
+
+
+def _created(response: Response, row: Any, replayed: bool) -> Job:
+    response.headers["Location"] = f"/v1/jobs/{row.id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return job_of(row, {})
+
+
+def _changed(response: Response, change: Callable[[], transitions.Changed]) -> Job:
+    row, changed = change()
+    response.status_code = 202 if changed else 200
+    return job_of(row)

@@ -1,0 +1,56 @@
+"""The process that serves the interface."""
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import setproctitle
+import uvicorn
+
+from api.main import create_app
+from core.settings import Settings
+
+GRACE_SECONDS = 1
+"""What running requests get at the end; streams get nothing, as their clients come back by themselves."""
+
+
+class Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn waits for open connections first and tells the application after: streams must end before."""
+        self.lifespan.state["resources"].streams.close()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings, parent_fd: int | None = None) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    `parent_fd`: the read end of a pipe that only the parent writes to; at its end of file the parent
+    is dead, and this process ends too.
+    """
+    setproctitle.setproctitle("evenkeel: api")
+    if parent_fd is not None:
+        threading.Thread(target=_end_with_parent, args=(parent_fd,), daemon=True, name="parent").start()
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level=settings.log_level,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    Server(config).run()
+
+
+def _end_with_parent(parent_fd: int) -> None:
+    while os.read(parent_fd, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os._exit(1)

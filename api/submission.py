@@ -1,0 +1,111 @@
+"""From a body to a queued job: one spec, one plan, one transaction."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from api.bodies import validated
+from bn_models.architecture import Plan, admit
+from core.db import Database
+from core.errors import IdempotencyMismatch
+from core.identifiers import new_id
+from core.queries import checkpoints, events, jobs
+from core.queries.events import EventDraft
+from core.settings import Settings
+from core.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An admitted spec on its way to a row."""
+
+    tenant_id: str
+    spec: JobSpec
+    plan: Plan
+    idempotency_key: str | None = None
+    retry_of: str | None = None
+
+
+def admitted(body: Any, settings: Settings) -> tuple[JobSpec, Plan]:
+    """The spec with its defaults, and its plan. Raises SpecInvalid with every problem found."""
+    spec = validated(JobSpec, body)
+    return spec, admit(spec, settings.maximum_parameters, settings.maximum_steps)
+
+
+def submit(database: Database, submission: Submission) -> tuple[Any, bool]:
+    """(the job's row, whether an earlier request with this idempotency key had made it). Committed.
+
+    Raises IdempotencyMismatch when the key was used with another body.
+    """
+    replay = _replay(database, submission)
+    if replay is not None:
+        return replay, True
+    try:
+        with database.write() as connection:
+            return _insert(connection, submission), False
+    except IntegrityError:
+        replay = _replay(database, submission)  # lost the race for the key: the winner has committed
+        if replay is None:
+            raise
+        return replay, True
+
+
+def _replay(database: Database, submission: Submission) -> Any:
+    if submission.idempotency_key is None:
+        return None
+    with database.read() as connection:
+        row = connection.execute(
+            jobs.by_idempotency_key(submission.tenant_id, submission.idempotency_key)
+        ).one_or_none()
+    if row is None:
+        return None
+    if (row.spec_sha256, row.retry_of) != (submission.spec.digest(), submission.retry_of):
+        raise IdempotencyMismatch(
+            f"Idempotency-Key {submission.idempotency_key!r} made job {row.id} out of another body: use a new key"
+        )
+    return row
+
+
+def _insert(connection: Connection, submission: Submission) -> Any:
+    spec = submission.spec
+    trained = _complete_checkpoint(connection, submission.retry_of)
+    row = connection.execute(
+        jobs.create(
+            id=new_id("job"),
+            tenant_id=submission.tenant_id,
+            idempotency_key=submission.idempotency_key,
+            spec=spec.model_dump(mode="json"),
+            spec_sha256=spec.digest(),
+            name=spec.name,
+            family=spec.network.family,
+            metadata=spec.metadata,
+            priority=spec.priority,
+            needs_cuda=spec.resources.device.startswith("cuda"),
+            flops_per_step=submission.plan.flops_per_step,
+            steps=spec.training.steps,
+            step=trained.step if trained else 0,
+            retry_of=submission.retry_of,
+        )
+    ).one()
+    message = "queued" if submission.retry_of is None else f"queued, as a retry of {submission.retry_of}"
+    connection.execute(events.append(row.id, 1, 0, [EventDraft("status", message, {"status": "queued"})]))
+    if trained:
+        _carry_over(connection, trained, row.id)
+    return row
+
+
+def _complete_checkpoint(connection: Connection, job_id: str | None) -> Any:
+    if job_id is None:
+        return None
+    return connection.execute(jobs.complete_checkpoint(job_id)).first()
+
+
+def _carry_over(connection: Connection, trained: Any, job_id: str) -> None:
+    """The training of the first job had ended: only what comes after it is repeated."""
+    connection.execute(jobs.copy_series(trained.job_id, job_id))
+    connection.execute(jobs.copy_points(trained.job_id, job_id))
+    copied = ("step", "attempt", "name", "sha256", "bytes", "complete", "monitor", "score", "best")
+    columns = {name: getattr(trained, name) for name in copied} | {"attempt": 0}
+    connection.execute(checkpoints.create(id=new_id("ckpt"), job_id=job_id, **columns))
