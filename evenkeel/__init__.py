@@ -1,0 +1,55 @@
+"""Python client of the evenkeel service: `from evenkeel import Client`."""
+
+from core.spec import JobSpec
+from evenkeel.client import Client
+from evenkeel.errors import (
+    Conflict,
+    EvenkeelClientError,
+    FieldError,
+    Invalid,
+    NotFound,
+    NotReachable,
+    PermissionDenied,
+    ServerFailed,
+    Unauthenticated,
+    WaitTimedOut,
+)
+from evenkeel.results import (
+    Checkpoint,
+    Event,
+    Job,
+    Key,
+    Model,
+    ModelVersion,
+    Prediction,
+    Predictions,
+    Progress,
+    Series,
+    Validation,
+)
+
+__all__ = [
+    "Checkpoint",
+    "Client",
+    "Conflict",
+    "EvenkeelClientError",
+    "Event",
+    "FieldError",
+    "Invalid",
+    "Job",
+    "JobSpec",
+    "Key",
+    "Model",
+    "ModelVersion",
+    "NotFound",
+    "NotReachable",
+    "PermissionDenied",
+    "Prediction",
+    "Predictions",
+    "Progress",
+    "Series",
+    "ServerFailed",
+    "Unauthenticated",
+    "Validation",
+    "WaitTimedOut",
+]

@@ -1,0 +1,239 @@
+"""The client: everything that the service can do, over HTTP."""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from core.spec import JobSpec
+from evenkeel.discovery import locate
+from evenkeel.results import (
+    Checkpoint,
+    Event,
+    Job,
+    Key,
+    Model,
+    ModelVersion,
+    Predictions,
+    Series,
+    Validation,
+)
+from evenkeel.streaming import follow
+from evenkeel.transport import Transport
+
+PAGE = 100
+STREAM_PATIENCE_SECONDS = 60.0
+
+JobOrId = Job | str
+Spec = JobSpec | Mapping[str, Any]
+
+
+class Client:
+    """Talks to one service. On the machine where `evenkeel up` runs, `Client()` needs no arguments.
+
+    `patience_seconds`: for how long a request that is safe to repeat is tried again while the service is away.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        home: Path | str | None = None,
+        *,
+        timeout_seconds: float = 30.0,
+        patience_seconds: float = 5.0,
+    ) -> None:
+        self._transport = Transport(partial(locate, url, api_key, home), timeout_seconds, patience_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # Jobs
+
+    def submit(self, spec: Spec, idempotency_key: str | None = None) -> Job:
+        """One job, however often the request has to be sent: without a key of yours, a fresh one is made."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return Job.read(self._transport.json("POST", "/v1/jobs", body=_plain(spec), headers=headers))
+
+    def validate(self, spec: Spec) -> Validation:
+        """What `submit` would say, without a job."""
+        return Validation.read(self._transport.json("POST", "/v1/jobs:validate", body=_plain(spec)))
+
+    def job(self, job: JobOrId) -> Job:
+        return Job.read(self._transport.json("GET", _of(job)))
+
+    def jobs(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        name: str | None = None,
+        family: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        latest_metrics: bool = False,
+        limit: int = 20,
+    ) -> list[Job]:
+        """The newest jobs first, at most `limit`."""
+        params: dict[str, Any] = {
+            "status": status if status is None or isinstance(status, str) else ",".join(status),
+            "name": name,
+            "family": family,
+            "include": "latest_metrics" if latest_metrics else None,
+        }
+        params |= {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+        return [Job.read(raw) for raw in self._pages("/v1/jobs", params, limit)]
+
+    def wait(self, job: JobOrId, timeout_seconds: float | None = None) -> Job:
+        """The job once it has ended, however it ended. Raises WaitTimedOut; the job goes on then."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        here = self.job(job)
+        if here.terminal:
+            return here
+        newest = self._transport.json("GET", f"{_of(job)}/events", params={"order": "desc", "limit": 1})["data"]
+        after = newest[0]["seq"] - 1 if newest else 0
+        for _ in follow(self._transport, here.id, after, STREAM_PATIENCE_SECONDS, deadline):
+            pass
+        return self.job(job)
+
+    def stream(
+        self, job: JobOrId, after: int = 0, *, patience_seconds: float = STREAM_PATIENCE_SECONDS
+    ) -> Iterator[Event]:
+        """Events with `seq` above `after`, each once and in order, until the job's `end` event. A broken
+        connection is opened again; NotReachable is raised when the service stays away for `patience_seconds`."""
+        return follow(self._transport, _id(job), after, patience_seconds)
+
+    def events(self, job: JobOrId, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Recorded events with `seq` above `after`, without waiting for more."""
+        return [Event.read(raw) for raw in self._pages(f"{_of(job)}/events", {"order": "asc"}, limit, after)]
+
+    def metrics(
+        self,
+        job: JobOrId,
+        names: Sequence[str] | None = None,
+        since_step: int = 0,
+        max_points: int | None = None,
+    ) -> dict[str, Series]:
+        """Series by name, thinned out by the service where one has more than `max_points`."""
+        params = {
+            "names": ",".join(names) if names else None,
+            "since_step": since_step,
+            "max_points": max_points,
+        }
+        answer = self._transport.json("GET", f"{_of(job)}/metrics", params=params)
+        return {name: Series.read(name, raw) for name, raw in answer["series"].items()}
+
+    def cancel(self, job: JobOrId, force: bool = False) -> Job:
+        """Stops it after a last checkpoint; with `force`, at once."""
+        return Job.read(self._transport.json("POST", f"{_of(job)}/cancel", body={"force": force}))
+
+    def pause(self, job: JobOrId) -> Job:
+        return Job.read(self._transport.json("POST", f"{_of(job)}/pause"))
+
+    def resume(self, job: JobOrId) -> Job:
+        return Job.read(self._transport.json("POST", f"{_of(job)}/resume"))
+
+    def retry(self, job: JobOrId) -> Job:
+        """A new job with the spec of one that has ended. Not sent twice, because that would make two."""
+        return Job.read(self._transport.json("POST", f"{_of(job)}/retry", repeatable=False))
+
+    def logs(self, job: JobOrId) -> str:
+        return self._transport.send("GET", f"{_of(job)}/logs", headers={"Accept": "text/plain"}).text
+
+    def checkpoints(self, job: JobOrId) -> list[Checkpoint]:
+        answer = self._transport.json("GET", f"{_of(job)}/checkpoints")
+        return [Checkpoint.read(raw) for raw in answer["data"]]
+
+    # Models
+
+    def models(self, limit: int = 100) -> list[Model]:
+        return [Model.read(raw) for raw in self._pages("/v1/models", {}, limit)]
+
+    def model(self, name: str) -> Model:
+        return Model.read(self._transport.json("GET", _model(name)))
+
+    def versions(self, model: str, limit: int = 100) -> list[ModelVersion]:
+        return [ModelVersion.read(raw) for raw in self._pages(f"{_model(model)}/versions", {}, limit)]
+
+    def set_alias(self, model: str, alias: str, version: int) -> None:
+        self._transport.json("PUT", f"{_model(model)}/aliases/{quote(alias, safe='')}", body={"version": version})
+
+    def remove_alias(self, model: str, alias: str) -> None:
+        self._transport.send("DELETE", f"{_model(model)}/aliases/{quote(alias, safe='')}")
+
+    def population(self, model: str, version: int | None = None) -> dict[str, Any]:
+        """Population statistics per layer, as measured after training."""
+        answer: dict[str, Any] = self._transport.json("GET", f"{_model(model)}/population", params={"version": version})
+        return answer
+
+    def download(self, model: str, format: str = "onnx", version: int | None = None, alias: str | None = None) -> bytes:
+        """The artifact's bytes: `onnx`, `safetensors` or `card`."""
+        params = {"format": format, "version": version, "alias": alias}
+        return self._transport.send(
+            "GET", f"{_model(model)}/download", params=params, headers={"Accept": "*/*"}
+        ).content
+
+    def predict(self, model: str, rows: Any, version: int | None = None, alias: str | None = None) -> Predictions:
+        """Answers for rows in the data's own units: lists, objects by column name, or an array with `tolist`."""
+        plain = rows.tolist() if hasattr(rows, "tolist") else [_row(row) for row in rows]
+        params = {"version": version, "alias": alias}
+        return Predictions.read(
+            self._transport.json("POST", f"{_model(model)}/predict", params=params, body={"rows": plain})
+        )
+
+    # Keys and the rest
+
+    def create_key(self, name: str, scopes: Sequence[str], expires_at: str | None = None) -> Key:
+        """The only answer that has the key's text. `expires_at`: RFC 3339."""
+        body = {"name": name, "scopes": list(scopes)} | ({"expires_at": expires_at} if expires_at else {})
+        return Key.read(self._transport.json("POST", "/v1/keys", body=body, repeatable=False))
+
+    def keys(self) -> list[Key]:
+        return [Key.read(raw) for raw in self._transport.json("GET", "/v1/keys")["data"]]
+
+    def revoke_key(self, key_id: str) -> None:
+        self._transport.send("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
+
+    def architectures(self) -> dict[str, Any]:
+        """Network families with the JSON schema of their options."""
+        answer: dict[str, Any] = self._transport.json("GET", "/v1/architectures")
+        return answer
+
+    def _pages(self, path: str, params: Mapping[str, Any], limit: int, after: Any = None) -> Iterator[Any]:
+        while limit > 0:
+            page = self._transport.json("GET", path, params={**params, "limit": min(limit, PAGE), "after": after})
+            yield from page["data"]
+            limit -= len(page["data"])
+            after = page.get("last_id")
+            if not page.get("has_more") or after is None:
+                return
+
+
+def _plain(spec: Spec) -> Any:
+    return spec.model_dump(mode="json") if isinstance(spec, JobSpec) else dict(spec)
+
+
+def _row(row: Any) -> Any:
+    return row.tolist() if hasattr(row, "tolist") else row
+
+
+def _id(job: JobOrId) -> str:
+    return job.id if isinstance(job, Job) else job
+
+
+def _of(job: JobOrId) -> str:
+    return f"/v1/jobs/{quote(_id(job), safe='')}"
+
+
+def _model(name: str) -> str:
+    return f"/v1/models/{quote(name, safe='')}"
