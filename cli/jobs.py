@@ -1,0 +1,208 @@
+"""Commands on jobs."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from cli.documents import override, pairs, read_json
+from cli.output import age, coloured, console, duration, number, percent, show_json, show_table, spark
+from cli.watching import watch_one
+from core.errors import InputInvalid
+from evenkeel import Client, Job
+
+JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show progress until the job ends.")]
+
+
+def submit(
+    spec: Annotated[
+        str | None, typer.Argument(help="File with a job spec as JSON, or - for standard input.", metavar="[FILE|-]")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A field of the spec, as path=value.", metavar="PATH=VALUE"),
+    ] = None,
+    watch: Watch = False,
+    check: Annotated[bool, typer.Option("--check", help="Say what it would cost; submit nothing.")] = False,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key makes the same job.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a job.
+
+    Without a file: evenkeel submit --set dataset.source=digits --set network.family=mlp --watch
+    """
+    if spec is None and not set_:
+        raise InputInvalid(
+            "nothing to submit: give a file, - for standard input, or fields, for instance "
+            "--set dataset.source=digits --set network.family=mlp"
+        )
+    document = read_json(spec) if spec is not None else {}
+    if not isinstance(document, dict):
+        raise InputInvalid(f"a job spec is a JSON object, and {spec} holds a {type(document).__name__}")
+    document = override(document, set_ or [])
+    with Client() as client:
+        if check:
+            show_json(client.validate(document).raw)
+            return
+        job = client.submit(document, key)
+        _show(job, as_json)
+        if watch:
+            raise typer.Exit(watch_one(client, job))
+
+
+def watch(job_id: JobId) -> None:
+    """Show a job's progress live. Exit code 0: succeeded, 1: failed, 2: cancelled."""
+    with Client() as client:
+        raise typer.Exit(watch_one(client, client.job(job_id)))
+
+
+def jobs(
+    status: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only networks of this family.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--metadata", help="Only with this metadata.", metavar="KEY=VALUE")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    with Client() as client:
+        found = client.jobs(
+            status=status,
+            name=name,
+            family=family,
+            metadata=pairs(metadata or []),
+            latest_metrics=True,
+            limit=limit,
+        )
+    if as_json:
+        show_json([job.raw for job in found])
+        return
+    show_table(
+        ("id", "name", "status", "progress", "test accuracy", "created"),
+        (
+            (
+                job.id,
+                job.name,
+                coloured(job.status),
+                f"{job.progress.step:,}/{job.progress.steps:,}",
+                percent(job.latest_metrics.get("test/accuracy")),
+                age(job.created_at),
+            )
+            for job in found
+        ),
+    )
+
+
+def job(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show one job."""
+    with Client() as client:
+        here = client.job(job_id)
+    if as_json:
+        show_json(here.raw)
+        return
+    rows: list[tuple[str, str | Text]] = [
+        ("id", here.id),
+        ("name", here.name),
+        ("status", coloured(here.status).append(f" ({here.status_reason})" if here.status_reason else "")),
+        ("phase", here.phase or "-"),
+        ("attempt", str(here.attempt)),
+        ("progress", f"step {here.progress.step:,} of {here.progress.steps:,} ({percent(here.progress.fraction)})"),
+        ("time left", duration(here.progress.eta_seconds)),
+        ("created", here.created_at.isoformat(timespec="seconds")),
+    ]
+    rows += [(name, number(value, 6)) for name, value in sorted(here.latest_metrics.items())]
+    rows += [(f"result {name}", _shown(value)) for name, value in (here.result or {}).items()]
+    rows += [(f"error {name}", _shown(value)) for name, value in (here.error or {}).items()]
+    show_table(("", ""), rows)
+
+
+def metrics(
+    job_id: JobId,
+    name: Annotated[list[str] | None, typer.Option(help="Only this series; may be repeated.")] = None,
+    max_points: Annotated[int, typer.Option(min=2, help="At most so many points a series.")] = 2000,
+    as_json: AsJson = False,
+) -> None:
+    """Show a job's metrics, one line a series."""
+    with Client() as client:
+        found = client.metrics(job_id, name, max_points=max_points)
+    if as_json:
+        # Not finite values become text, because JSON has no word for them.
+        show_json(
+            {
+                series.name: {"steps": series.steps, "values": [_plain(value) for value in series.values]}
+                for series in found.values()
+            }
+        )
+        return
+    show_table(
+        ("series", "points", "first", "last", "lowest", "highest", ""),
+        (
+            (
+                series.name,
+                f"{series.total_points:,}",
+                number(series.values[0]),
+                number(series.values[-1]),
+                number(min(series.values)),
+                number(max(series.values)),
+                spark(series.values),
+            )
+            for series in sorted(found.values(), key=lambda series: series.name)
+            if series.values
+        ),
+    )
+
+
+def logs(job_id: JobId) -> None:
+    """Print a job's log."""
+    with Client() as client:
+        sys.stdout.write(client.logs(job_id))
+
+
+def cancel(
+    job_id: JobId, force: Annotated[bool, typer.Option(help="At once, without a last checkpoint.")] = False
+) -> None:
+    """Stop a job."""
+    with Client() as client:
+        _show(client.cancel(job_id, force))
+
+
+def pause(job_id: JobId) -> None:
+    """Put a running job aside, with a checkpoint."""
+    with Client() as client:
+        _show(client.pause(job_id))
+
+
+def resume(job_id: JobId) -> None:
+    """Put a paused job back into the queue."""
+    with Client() as client:
+        _show(client.resume(job_id))
+
+
+def retry(job_id: JobId, watch: Watch = False) -> None:
+    """Make a new job out of one that has ended."""
+    with Client() as client:
+        fresh = client.retry(job_id)
+        _show(fresh)
+        if watch:
+            raise typer.Exit(watch_one(client, fresh))
+
+
+def _show(job: Job, as_json: bool = False) -> None:
+    if as_json:
+        show_json(job.raw)
+    else:
+        console().print(job.id, coloured(job.status), job.name, sep="  ")
+
+
+def _plain(value: float) -> float | str:
+    return value if value - value == 0.0 else str(value)
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

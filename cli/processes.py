@@ -1,0 +1,50 @@
+"""What fresh interpreters run. Given as code, not as a script or a module, so that their `__main__`
+is empty: a forkserver runs the `__main__` of the process that started it again in each of its children."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from core.errors import EvenkeelError
+from core.settings import Settings, load_settings
+
+UP = "import sys; from cli.up import main; sys.exit(main())"
+API = "from api.server import serve; from cli.processes import finish; finish(serve)"
+WORKER = "from worker.local import run; from cli.processes import finish; finish(run)"
+PREPARE = "import sys; from cli.preparing import main; sys.exit(main())"
+MIGRATE = "import sys; from cli.preparing import migrate; sys.exit(migrate())"
+ADMIN_KEY = "import sys; from cli.preparing import new_admin_key; sys.exit(new_admin_key())"
+DEMO_ROWS = "from cli.demo_rows import main; main()"
+
+Overrides = dict[str, str | int | None]
+"""Settings by name that win over the environment; None: not given."""
+
+
+def command(code: str, overrides: Overrides, *arguments: str) -> list[str]:
+    """A fresh interpreter that finds modules only where packages are installed, not in the working directory."""
+    return [sys.executable, "-P", "-c", code, json.dumps(overrides), *arguments]
+
+
+def settings() -> Settings:
+    """In a process that was started by `command`: its settings."""
+    return load_settings(**json.loads(sys.argv[1]))
+
+
+def arguments() -> list[str]:
+    """In such a process: what it was given besides."""
+    return sys.argv[2:]
+
+
+def parent() -> int | None:
+    """In such a process: the descriptor whose other end closes with its parent, when it was given one."""
+    return int(sys.argv[2]) if sys.argv[2:] else None
+
+
+def finish(run: Callable[[Settings, int | None], int | None]) -> NoReturn:
+    """Runs a server process to its end; an error of ours is one line, never a traceback."""
+    try:
+        sys.exit(run(settings(), parent()))
+    except EvenkeelError as error:
+        print(f"evenkeel: {error.message}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,137 @@
+import os
+import signal
+import socket
+import stat
+import time
+
+import psutil
+
+DEAF_WORKER = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.read(int(sys.argv[2]), 1)
+"""
+DYING_WORKER = "import sys; sys.exit(7)"
+
+
+def test_a_first_start_prints_the_admin_key_once_and_keeps_it_readable_by_its_owner_only(small_up, tmp_path):
+    first = small_up()
+    service = first.wait_until_ready()
+    key_file = tmp_path / "home" / "admin-key"
+
+    printed = first.end()
+    again = small_up()
+    again.wait_until_ready()
+    printed_again = again.end()
+
+    key = key_file.read_text().strip()
+    assert service["pid"] == first.process.pid
+    assert printed.count(key) == 1
+    assert key not in printed_again
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+
+
+def test_a_signal_ends_the_children_and_removes_the_service_file(small_up, living, tmp_path):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        up = small_up()
+        up.wait_until_ready()
+        children = up.children()
+
+        up.end(number)
+
+        assert up.process.returncode == 0
+        assert len(children) == 2
+        assert living(children) == []
+        assert not (tmp_path / "home" / "service.json").exists()
+
+
+def test_a_second_up_refuses_and_names_the_home_and_its_holder(small_up, tmp_path):
+    up = small_up()
+    up.wait_until_ready()
+
+    second = small_up(lock_seconds=0.2)
+    output, _ = second.process.communicate(timeout=20)
+
+    assert second.process.returncode == 1
+    assert output.count("\n") == 1
+    assert str(tmp_path / "home") in output
+    assert f"process {up.process.pid}" in output
+
+
+def test_a_killed_child_is_started_again(small_up, until):
+    up = small_up()
+    up.wait_until_ready()
+    for victim in up.children():
+        victim.kill()
+        until(lambda: len(up.children()) == 2 and victim not in up.children())  # noqa: B023 - used within its turn
+
+    output = up.end()
+
+    assert "api killed by SIGKILL; it starts again in 0.1 s" in output
+    assert "worker killed by SIGKILL; it starts again in 0.1 s" in output
+
+
+def test_a_child_that_keeps_dying_is_started_less_and_less_often(small_up, until):
+    up = small_up(worker=DYING_WORKER)
+    up.wait_until_ready()
+    time.sleep(1.0)
+
+    output = up.end()
+
+    assert "worker ended with status 7; it starts again in 0.1 s" in output
+    assert "worker ended with status 7; it starts again in 0.4 s" in output
+    assert output.count("worker ended") < 7
+
+
+def test_a_child_that_does_not_listen_is_killed_in_the_end(small_up, living):
+    up = small_up(worker=DEAF_WORKER)
+    up.wait_until_ready()
+    children = up.children()
+
+    up.end()
+
+    assert up.process.returncode == 0
+    assert living(children) == []
+
+
+def test_the_children_end_within_a_second_of_a_killed_parent_and_the_home_is_free_again(small_up, until, living):
+    up = small_up()
+    up.wait_until_ready()
+    children = up.children()
+
+    up.process.kill()
+    until(lambda: living(children) == [], seconds=1.0)
+    successor = small_up()
+    successor.wait_until_ready()
+
+    successor.end()
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(small_up, tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        port = other.getsockname()[1]
+        up = small_up(port=port)
+        output, _ = up.process.communicate(timeout=20)
+
+    assert up.process.returncode == 1
+    assert f"port {port}" in output
+    assert "--port" in output
+    assert not (tmp_path / "home" / "admin-key").exists()
+
+
+def test_the_parent_is_small_and_does_nothing_while_nothing_happens(small_up, until):
+    up = small_up()
+    up.wait_until_ready()
+    parent = psutil.Process(up.process.pid)
+    until(lambda: parent.status() == psutil.STATUS_SLEEPING)
+    before = sum(parent.cpu_times()[:2])
+
+    time.sleep(1.0)
+
+    assert sum(parent.cpu_times()[:2]) - before <= 0.01
+    assert parent.memory_info().rss < 60e6
+    assert os.getpgid(parent.pid) != os.getpgid(up.children()[0].pid)
+    up.end()
