@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -20,6 +21,7 @@ from worker.messages import Command, Message, Order, decode
 PRELOAD = "worker.trainer.preload"
 TRAINER = "worker.trainer.main"  # by name: this process must never import torch
 DEATH_SECONDS = 5.0
+UNKNOWN = 255  # what multiprocessing says when the forkserver, which would know, is itself gone
 _starting = threading.Lock()
 _warm_pid: int | None = None
 
@@ -55,20 +57,28 @@ class Trainer:
         for target in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 target(self.pid, signal.SIGKILL)
-        with contextlib.suppress(TrainerGone):
-            while self.receive(DEATH_SECONDS) is not None:
-                pass
+        self._gone_within(DEATH_SECONDS)
 
     def close(self) -> str:
-        """Reaps what is left and says how the process ended."""
+        """Waits until it is gone, ends it when it does not end by itself, and says how it ended."""
+        if not self._gone_within(DEATH_SECONDS):
+            self.kill()
         self._process.join(DEATH_SECONDS)
         code = self._process.exitcode
         self._connection.close()
-        if code is None or code == 255:  # the forkserver itself is gone, so nobody knows
+        if code is None or code == UNKNOWN:
             return "for an unknown reason"
         if code < 0:
             return f"by signal {signal.Signals(-code).name}"
         return f"with exit code {code}"
+
+    def _gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(TrainerGone):
+            while time.monotonic() < deadline:
+                self.receive(deadline - time.monotonic())
+            return False
+        return True
 
 
 def enter(connection: Connection, order: bytes) -> None:

@@ -41,6 +41,7 @@ class Ledger:
         self._progressed = False
         self._tick = 0
         self._uncertain = False  # the last commit failed, and may have landed all the same
+        self._attempted = (0, 0)  # drafts and checkpoints that it held; more may have come since
 
     @property
     def step(self) -> int:
@@ -165,6 +166,7 @@ class Ledger:
         self._draft_points()
         self._tick += 1
         self._uncertain = True
+        self._attempted = (len(self._drafts), len(self._checkpoints))
         with self._database.write() as connection:
             statement, last = choose(connection)
             drafts = [*self._drafts, *last]
@@ -233,7 +235,8 @@ class Ledger:
         if obsolete:
             connection.execute(checkpoints.remove([row.id for row in obsolete]))
         kept = {row.name for row in rows} - {row.name for row in obsolete}
-        return [row for row in [*obsolete, *replaced] if row.name not in kept]
+        ours = f"checkpoints/{self._claim.job_id}/"  # a retry shares the file of the job that it repeats
+        return [row for row in [*obsolete, *replaced] if row.name not in kept and row.name.startswith(ours)]
 
     def _committed(self, fresh: dict[str, int], obsolete: list[Any]) -> None:
         self._book.committed(fresh)
@@ -246,7 +249,8 @@ class Ledger:
                 self.event("log", f"an old checkpoint stays behind: {error.message}", {"step": row.step}, "warning")
 
     def _clear(self) -> None:
-        self._drafts, self._checkpoints = [], []
+        drafts, written = self._attempted
+        self._drafts, self._checkpoints = self._drafts[drafts:], self._checkpoints[written:]
         self._progressed = False
 
 

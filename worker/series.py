@@ -28,6 +28,8 @@ class Series:
     values: "array[float]" = field(default_factory=lambda: array("d"))
     recorded: dict[int, float] = field(default_factory=dict)  # to compare with
     differs_from: int | None = None  # first step whose recomputed value is another
+    attempted: int = 0  # how many of `steps` the last transaction held; more may have come since
+    attempted_difference: int | None = None
 
 
 class SeriesBook:
@@ -75,6 +77,7 @@ class SeriesBook:
         fresh: dict[str, int] = {}
         rows, latest = [], []
         for series in self.pending():
+            series.attempted, series.attempted_difference = len(series.steps), series.differs_from
             identifier = series.id
             if identifier is None:
                 identifier = fresh[series.name] = connection.execute(
@@ -90,11 +93,13 @@ class SeriesBook:
         return fresh
 
     def committed(self, fresh: dict[str, int]) -> None:
-        """What was pending is durable."""
+        """What the last transaction held is durable."""
         for series in self.pending():
             series.id = fresh.get(series.name, series.id)
-            series.differs_from = None
-            series.steps, series.values = array("q"), array("d")
+            if series.differs_from == series.attempted_difference:
+                series.differs_from = None
+            series.steps, series.values = series.steps[series.attempted :], series.values[series.attempted :]
+            series.attempted = 0
 
     def landed_unseen(self, connection: Connection, job_id: str) -> None:
         """As `committed`, when the answer to the commit was lost: the ids are read from the database."""

@@ -63,8 +63,11 @@ def run_next(node: Node, slot: int) -> bool:
         _conclude(node, claim, ledger, ending)
     except Fenced:
         log.warning("%s is no longer ours: its lease was lost", claim.job_id)
-    finally:
         trainer.kill()
+    except BaseException:
+        trainer.kill()
+        raise
+    finally:
         how = trainer.close()
     log.info("%s attempt %d is over; its trainer ended %s", claim.job_id, claim.attempt, how)
     return True

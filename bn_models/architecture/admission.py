@@ -142,7 +142,11 @@ def _problems_of_size(placed: tuple[Placed, ...], maximum_parameters: int) -> It
 
 
 def _problems_of_batch_norm(spec: JobSpec, placed: tuple[Placed, ...]) -> Iterator[FieldProblem]:
-    """Each batch needs two values a channel in each batch norm layer: one value has no variance."""
+    """Each batch needs two values a channel in each batch norm layer: one value has no variance.
+
+    A batch of one is refused for larger maps too: it would not crash, but a sample normalized by
+    itself alone is another network than the one that population statistics freeze.
+    """
     training = spec.training
     bounds = batch_bounds(spec.dataset.split_sizes()[0], training.batch_size, training.tail)
     smallest = min((end - start for start, end in bounds), default=training.batch_size)
@@ -156,6 +160,9 @@ def _problems_of_batch_norm(spec: JobSpec, placed: tuple[Placed, ...]) -> Iterat
             )
             yield FieldProblem("/training/batch_size", "batch_of_one", message)
             return
+    if spec.batch_norm is not None and training.batch_size == 1:
+        message = "is 1, and batch norm needs other samples to normalize with: set at least 2, or batch_norm to false"
+        yield FieldProblem("/training/batch_size", "batch_of_one", message)
 
 
 def _warnings(spec: JobSpec, layers: tuple[Layer, ...], rows: int) -> Iterator[str]:

@@ -113,7 +113,7 @@ class TrainingSpec(Spec):
     early_stopping: EarlyStoppingSpec | None = None
     record_gradient_norm: bool = False
     """Record `optimizer/gradient_norm` at every step."""
-    time_limit_seconds: Annotated[float, Field(gt=0.0)] | None = None
+    time_limit_seconds: Annotated[float, Field(gt=0.0, le=1e8)] | None = None
     """Running time, all attempts together, after which the job fails with `deadline_exceeded`."""
 
 
