@@ -96,17 +96,16 @@ class Service:
     def forkserver(self) -> psutil.Process:
         return wait_until(lambda: self._titled("evenkeel: forkserver", self.worker().children()))
 
-    def trainer(self, job_id: str) -> psutil.Process:
-        return wait_until(lambda: self._titled(f"evenkeel: trainer {job_id}", psutil.process_iter()))
-
-    def kill(self, target: str, job_id: str) -> None:
-        """SIGKILL for the named process; `up` is started again as a person would."""
+    def kill(self, target: str, job_id: str) -> bool:
+        """SIGKILL for the named process, and whether it was there; `up` is started again as a person would."""
         if target == "up":
             self.kill_up()
             self.start()
-            return
-        processes = {"trainer": lambda: self.trainer(job_id), "forkserver": self.forkserver, "worker": self.worker}
-        processes[target]().kill()
+            return True
+        if target == "trainer":
+            trainer = self._titled(f"evenkeel: trainer {job_id}", psutil.process_iter())
+            return trainer is not None and _killed(trainer)
+        return _killed(self.forkserver() if target == "forkserver" else self.worker())
 
     def kill_up(self) -> None:
         assert self._process is not None
@@ -120,6 +119,13 @@ class Service:
                 if " ".join(process.cmdline()).strip() == title:
                     return process
         return None
+
+
+def _killed(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+        return True
+    return False
 
 
 class RestlessReader(threading.Thread):
