@@ -1,0 +1,70 @@
+"""What does the whole service cost a training, records in SQL included?
+
+    python benchmarks/service_speed.py [--rounds 5] [--steps 4000] [--data FOLDER]
+
+The paper's MNIST network, batches of 60, one thread. A careful plain PyTorch loop (benchmarks/trainer_speed.py)
+and jobs of a real service take turns in one run. Both compute loss and accuracy at every step; the service also
+writes both and the learning rate to its database. A job's rate is its steps by the seconds of its training phase,
+in which it also evaluates the test set once and writes a checkpoint, which the plain loop does not.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from trainer_speed import SPEC, load_data, plain_steps
+
+from cli.hosting import service
+from evenkeel import Client
+
+
+def job_rate(client: Client, steps: int, extra: dict[str, Any]) -> float:
+    """Steps a second of one job."""
+    training = {"steps": steps, "evaluate_every": steps, "checkpoint_every": steps} | extra
+    job = client.wait(client.submit(SPEC | {"training": training, "publish": None}), 300)
+    phases = job.result["phases_seconds"]
+    recorded = client.metrics(job, ["train/loss"], max_points=100_000)["train/loss"]
+    assert len(recorded.steps) == steps
+    return steps / float(phases["training"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    given = parser.parse_args()
+    if not (given.data / "mnist").is_dir():
+        print(f"not measured: no MNIST files in {given.data.name}/mnist; give --data")
+        return
+    torch.set_num_threads(1)
+    data, _ = load_data(given.data)
+    plain = plain_steps(data)
+    plain(500)
+    ratios: dict[str, list[float]] = {"service": [], "with gradient norm": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        home = Path(temporary)
+        (home / "data").mkdir()
+        (home / "data" / "mnist").symlink_to(given.data.absolute() / "mnist")
+        with service(home), Client(home=home) as client:
+            job_rate(client, 500, {})
+            for _ in range(given.rounds):
+                began = time.perf_counter()
+                plain(given.steps)
+                rate = given.steps / (time.perf_counter() - began)
+                ratios["service"].append(job_rate(client, given.steps, {}) / rate)
+                ratios["with gradient norm"].append(
+                    job_rate(client, given.steps, {"record_gradient_norm": True}) / rate
+                )
+                print(f"plain {rate:.0f} steps/s; ratios {[f'{values[-1]:.3f}' for values in ratios.values()]}")
+    for name, values in ratios.items():
+        middle, worst = statistics.median(values), min(values)
+        print(f"{name}: {middle:.3f} of plain PyTorch (median of {given.rounds}, worst {worst:.3f})")
+
+
+if __name__ == "__main__":
+    main()
