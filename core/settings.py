@@ -22,6 +22,8 @@ class Settings(BaseSettings):
     """Folder of the embedded database, artifacts, data and the admin key."""
     database_url: str | None = None
     """SQLAlchemy URL; default: SQLite in the home."""
+    broker_url: str | None = None
+    """Redis, Valkey or RabbitMQ for bells; default: none, one machine needs none."""
     artifact_url: str | None = None
     """Where checkpoints and models live; default: a folder in the home."""
     data_dir: Path | None = None
@@ -45,8 +47,11 @@ class Settings(BaseSettings):
     reaper_seconds: Seconds = 10.0
     tick_seconds: Seconds = 1.0
     """At most one transaction per job in this time."""
-    poll_seconds: Seconds = 0.5
-    """How often a worker with a free slot looks for queued jobs that no bell told of."""
+    poll_seconds: Seconds | None = None
+    """How often a worker with a free slot looks for queued jobs that no bell told of. Default: 0.5 on one
+    machine, 5 with a broker."""
+    node_seconds: Seconds = 10.0
+    """How often a worker writes that it is there."""
     stall_seconds: Seconds = 600.0
     """A trainer that reports nothing for so long is stopped; three times without progress fail the job."""
     drain_seconds: Seconds = 8.0
@@ -64,6 +69,10 @@ class Settings(BaseSettings):
     @cached_property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.home.absolute() / 'evenkeel.sqlite'}"
+
+    @cached_property
+    def resolved_poll_seconds(self) -> float:
+        return self.poll_seconds or (0.5 if self.broker_url is None else 5.0)
 
     @cached_property
     def resolved_artifact_url(self) -> str:

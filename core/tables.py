@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from core.states import TRANSITIONS
 
-SCHEMA_HEAD = "0001"
+SCHEMA_HEAD = "0002"
 """The migration that these tables agree with; readiness refuses any other. A test compares it with Alembic's head."""
 
 metadata = MetaData(
@@ -195,4 +195,16 @@ aliases = Table(
     Column("version", Integer, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("gpus", Integer, nullable=False),
+    Column("versions", Json, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger, nullable=False),
 )

@@ -28,11 +28,11 @@ OURS = {
 
 NOBODY = ("torch", "sqlalchemy", "celery", "fastapi", "onnxruntime", "alembic", "fsspec", "sklearn")
 THEIRS = {
-    "core": ("sqlalchemy", "fsspec"),
+    "core": ("sqlalchemy", "fsspec", "celery"),
     "bn_models/architecture": (),
     "bn_models": ("torch", "onnxruntime"),
     "worker/trainer": ("torch", "sklearn"),
-    "worker": ("sqlalchemy",),
+    "worker": ("sqlalchemy", "celery"),
     "api": ("sqlalchemy", "fastapi", "onnxruntime"),
     "evenkeel": (),
     "cli": ("sqlalchemy", "torch"),  # in processes of their own: `cli.main` loads neither
@@ -93,6 +93,15 @@ def test_only_the_trainer_of_the_worker_sees_the_networks() -> None:
         if floor_of(path) == "worker" and any(within(module, ("bn_models", "torch")) for module in imports_of(path))
     ]
     assert wrong == []
+
+
+def test_celery_is_spoken_in_two_files_only() -> None:
+    speakers = [
+        path.relative_to(ROOT).as_posix()
+        for path in files()
+        if any(within(module, ("celery", "kombu")) for module in imports_of(path))
+    ]
+    assert speakers == ["core/queue.py", "worker/tasks.py"]
 
 
 def test_no_import_hides_in_a_function() -> None:
@@ -166,8 +175,8 @@ def test_files_and_functions_stay_small() -> None:
         ("core.spec", ("torch", "sqlalchemy", "fastapi", "numpy")),
         ("core.tables", ("torch", "fastapi")),
         ("bn_models.architecture", ("torch", "numpy")),
-        ("api.main", ("torch", "worker", "alembic", "sklearn")),
-        ("worker.local", ("torch", "fastapi", "bn_models", "numpy")),
+        ("api.main", ("torch", "worker", "alembic", "sklearn", "celery")),
+        ("worker.local", ("torch", "fastapi", "bn_models", "numpy", "celery")),
         ("worker.trainer.main", ("fastapi", "sqlalchemy", "celery", "typer", "alembic")),
         ("evenkeel", ("torch", "sqlalchemy", "fastapi", "numpy")),
         ("cli.main", ("torch", "fastapi", "sqlalchemy", "api", "worker")),

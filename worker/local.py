@@ -1,32 +1,32 @@
-"""The local worker: slots, reaper and bell of one machine, without a broker."""
+"""The worker process: slots, reaper and bell of one node, with a broker or without."""
 
 import fcntl
+import importlib
 import logging
 import os
 import select
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
 
 import setproctitle
 
 from core.artifacts import ArtifactStore
+from core.bell import hear, open_bell
 from core.db import Database
 from core.errors import EvenkeelError, SettingsInvalid, Unavailable
 from core.queries import leases
-from core.queue import hear, open_bell
 from core.settings import Settings, load_settings
-from worker import reaper
+from worker import reaper, registry
 from worker.node import Node, node_id
 from worker.slots import gpu_count, slot_count
 from worker.supervisor import run_next
 
 log = logging.getLogger("evenkeel.worker")
 
+LISTENER = "worker.tasks"  # by name: Celery is loaded only where there is a broker
 LOCK_SECONDS = 10.0  # a predecessor that was told to end has ended by then
 EXIT_SECONDS = 9.5  # SIGTERM to exit
 RETRY_SECONDS = 1.0
@@ -49,56 +49,68 @@ def run(settings: Settings, parent_fd: int | None = None) -> int:
         gpu_count(),
     )
     try:
-        LocalWorker(node).run()
+        return Slots(node).run() if settings.broker_url is None else _run_with_broker(node, settings.broker_url)
     finally:
         node.database.close()
         lock.close()
-    return 0
 
 
-class LocalWorker:
+def _run_with_broker(node: Node, broker_url: str) -> int:
+    """Celery has the main thread, as it handles the signals; the slots run aside."""
+    listener = importlib.import_module(LISTENER).Listener(node, broker_url)
+    slots = threading.Thread(target=Slots(node).work, name="slots")
+    slots.start()
+    try:
+        listener.run()
+    finally:
+        node.drain()
+        slots.join(EXIT_SECONDS)
+    return 1 if listener.deaf else 0
+
+
+class Slots:
+    """The slots of this node, their reaper, and the ear that hears of work."""
+
     def __init__(self, node: Node) -> None:
         self._node = node
         self._slots = slot_count(node.settings, node.gpus)
         self._work = threading.Semaphore(0)
         self._idle = threading.Semaphore(0)
 
-    def run(self) -> None:
+    def run(self) -> int:
+        """As `work`, until SIGTERM or SIGINT; the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self._node.drain())
+        self.work()
+        return 0
+
+    def work(self) -> None:
         """Blocks until the node drains and every slot has given its job back."""
         node = self._node
-        wake_read, wake_write = os.pipe()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._drain_on(wake_write))
         self._reclaim()
         threads = [threading.Thread(target=self._slot, args=(slot,), daemon=True) for slot in range(self._slots)]
         threads.append(threading.Thread(target=reaper.run, args=(node,), daemon=True))
+        threads.append(threading.Thread(target=registry.run, args=(node, self._slots), daemon=True))
         for thread in threads:
             thread.start()
         log.info("worker %s: %d slots, %d GPUs", node.id, self._slots, node.gpus)
-        self._listen(wake_read)
+        self._listen()
         self._work.release(self._slots)
         deadline = time.monotonic() + EXIT_SECONDS
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _drain_on(self, wake: int) -> Callable[[int, FrameType | None], None]:
-        def drain(_number: int, _frame: FrameType | None) -> None:
-            self._node.draining.set()
-            os.write(wake, b"x")
-
-        return drain
-
     def _reclaim(self) -> None:
         for job_id in reaper.reclaim(self._node):
             log.info("%s: back from this node's last life", job_id)
 
-    def _listen(self, wake: int) -> None:
+    def _listen(self) -> None:
         """Wakes a free slot per bell, or when a look at the database finds work that no bell told of."""
         bell = open_bell(self._node.settings.home)
         try:
             while not self._node.draining.is_set():
-                ready, _, _ = select.select([bell, wake], [], [], self._node.settings.poll_seconds)
-                rung = hear(bell) if bell in ready else 0
+                select.select([bell], [], [], self._node.settings.resolved_poll_seconds)
+                rung = hear(bell)
                 if rung or self._work_waits():
                     self._work.release(min(max(1, rung), self._slots))
         finally:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.artifacts import ArtifactStore
+from core.bell import ring_here
 from core.db import Database
 from core.identifiers import new_id
 from core.settings import Settings
@@ -18,6 +19,11 @@ class Node:
     store: ArtifactStore
     gpus: int
     draining: threading.Event = field(default_factory=threading.Event)
+
+    def drain(self) -> None:
+        """No new jobs; running ones go back to the queue. The bell wakes whoever waits for work."""
+        self.draining.set()
+        ring_here(self.settings.home)
 
     def owner(self, slot: int) -> str:
         """Who holds a lease; `reclaim` finds the leases of a node by its part before the colon."""

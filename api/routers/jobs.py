@@ -19,8 +19,8 @@ from api.resources import Held
 from api.schemas.jobs import CancelOptions, Checkpoint, Job, LayerInPlace, Validation, checkpoint_of, job_of
 from api.submission import Submission, admitted, submit
 from bn_models.architecture import place
+from core.bell import ring
 from core.queries import checkpoints, jobs
-from core.queue import ring
 from core.spec import JobSpec
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -45,7 +45,7 @@ def create_job(
     """Submits a job. It is committed when this answers."""
     spec, plan = admitted(body, resources.settings)
     row, replayed = submit(resources.database, Submission(caller.tenant_id, spec, plan, idempotency_key))
-    ring(resources.settings.home)
+    ring(resources.settings, row.needs_cuda)
     return _created(response, row, replayed)
 
 
@@ -104,7 +104,7 @@ def pause_job(caller: JobWriter, job_id: JobId, resources: Held, response: Respo
 def resume_job(caller: JobWriter, job_id: JobId, resources: Held, response: Response) -> Job:
     """Puts a paused job back into the queue; it goes on from its checkpoint."""
     job = _changed(response, partial(transitions.resume, resources.database, caller.tenant_id, job_id))
-    ring(resources.settings.home)
+    ring(resources.settings, job.spec["resources"]["device"].startswith("cuda"))
     return job
 
 
@@ -119,7 +119,7 @@ def retry_job(
     spec, plan = admitted(source.spec, resources.settings)
     submission = Submission(caller.tenant_id, spec, plan, idempotency_key, retry_of=job_id)
     row, replayed = submit(resources.database, submission)
-    ring(resources.settings.home)
+    ring(resources.settings, row.needs_cuda)
     return _created(response, row, replayed)
 
 

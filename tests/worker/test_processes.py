@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from core.queue import hear, open_bell, ring
+from core.bell import hear, open_bell, ring_here
 from tests.worker.bench import wait_until
 from worker import forkserver
 
@@ -80,15 +80,15 @@ def test_a_killed_forkserver_is_replaced_before_the_next_job_is_claimed() -> Non
 def test_the_bell_is_heard_once_for_each_ring(tmp_path: Path) -> None:
     bell = open_bell(tmp_path)
 
-    ring(tmp_path)
-    ring(tmp_path)
+    ring_here(tmp_path)
+    ring_here(tmp_path)
 
     assert (hear(bell), hear(bell)) == (2, 0)
     os.close(bell)
 
 
 def test_a_bell_that_nobody_hears_disturbs_nobody(tmp_path: Path) -> None:
-    ring(tmp_path)
+    ring_here(tmp_path)
     os.close(open_bell(tmp_path))
 
-    ring(tmp_path)
+    ring_here(tmp_path)

@@ -1,0 +1,46 @@
+"""The list of nodes: each worker writes that it is there."""
+
+import logging
+import platform
+import socket
+from importlib.metadata import PackageNotFoundError, version
+
+from core.errors import Unavailable
+from core.queries import nodes
+from worker.node import Node
+
+log = logging.getLogger("evenkeel.worker")
+TOLD = ("evenkeel", "torch", "onnxruntime", "celery")
+
+
+def run(node: Node, slots: int) -> None:
+    """Writes until the node drains."""
+    known = False
+    while True:
+        try:
+            known = known or _introduce(node, slots)
+            with node.database.write() as connection:
+                connection.execute(nodes.seen(node.id))
+        except Unavailable as error:
+            log.warning("registry: %s", error.message)
+        if node.draining.wait(node.settings.node_seconds):
+            return
+
+
+def _introduce(node: Node, slots: int) -> bool:
+    columns = {"host": socket.gethostname(), "slots": slots, "gpus": node.gpus, "versions": _versions()}
+    with node.database.write() as connection:
+        if connection.execute(nodes.started(node.id, **columns)).rowcount == 0:
+            connection.execute(nodes.create(id=node.id, **columns))
+        connection.execute(nodes.forget())
+    return True
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in TOLD:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

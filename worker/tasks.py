@@ -1,0 +1,81 @@
+"""Celery's part of a worker: the only file with its decorators. A bell that comes over the broker is
+passed on to the node's own, and acknowledged at once: no message is held for the length of a job."""
+
+import logging
+import threading
+import time
+from typing import Any
+
+from celery import Celery, signals
+from celery.apps.worker import Worker
+
+from core.bell import ring_here
+from core.queue import BELL, PULSE, consumer, node_queue, queue_for, send
+from worker.node import Node
+
+log = logging.getLogger("evenkeel.worker")
+
+PULSE_SECONDS = 10.0
+SILENT_PERIODS = 3
+"""A worker whose connection looks alive but that no longer hears its own pulses starts over."""
+
+
+class Listener:
+    """Consumes bells until SIGTERM, or until it finds itself deaf."""
+
+    def __init__(self, node: Node, broker_url: str) -> None:
+        self._node = node
+        self._broker_url = broker_url
+        self._heard_at = time.monotonic()
+        self.deaf = False
+        queues = [node_queue(node.id), queue_for(needs_cuda=False)]
+        if node.gpus:
+            queues.append(queue_for(needs_cuda=True))
+        self._worker = self._build(consumer(broker_url, queues))
+
+    def run(self) -> None:
+        """Blocks; Celery handles the signals of this process, and the node drains with it."""
+        threading.Thread(target=self._pulse, daemon=True, name="pulse").start()
+        self._worker.start()
+        self._node.drain()
+
+    def _build(self, app: Celery) -> Worker:
+        def bell() -> None:
+            ring_here(self._node.settings.home)
+
+        def pulse() -> None:
+            self._heard_at = time.monotonic()
+
+        def drain(**_: Any) -> None:
+            self._node.drain()
+
+        app.task(name=BELL)(bell)
+        app.task(name=PULSE)(pulse)
+        signals.worker_shutting_down.connect(drain, weak=False)
+        return Worker(
+            app=app,
+            pool="threads",
+            concurrency=1,  # bells are passed on in microseconds; jobs run in the slots' own threads
+            hostname=f"{self._node.id}@evenkeel",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            loglevel=self._node.settings.log_level.upper(),
+            quiet=True,
+        )
+
+    def _pulse(self) -> None:
+        """Proves consumption, not connection: while the broker takes pulses, they must come back."""
+        sent_in_silence = 0
+        while not self._node.draining.wait(PULSE_SECONDS):
+            sent_at = time.monotonic()
+            if not send(self._broker_url, PULSE, node_queue(self._node.id)):
+                sent_in_silence = 0
+                self._heard_at = time.monotonic()
+                continue
+            sent_in_silence = sent_in_silence + 1 if self._heard_at < sent_at - PULSE_SECONDS else 0
+            if sent_in_silence >= SILENT_PERIODS:
+                log.error("no pulse came back %d times, though the broker took them: starting over", SILENT_PERIODS)
+                self.deaf = True
+                self._node.drain()
+                self._worker.stop()
