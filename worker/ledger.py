@@ -118,13 +118,15 @@ class Ledger:
 
     def put_back(self, state: str, text: str) -> None:
         """The last write of an attempt that ends in good order: `queued` (drained) or `paused`. A cancel
-        that came in meanwhile wins."""
+        or a pause that came in meanwhile wins."""
 
         def choose(connection: Connection) -> Ending:
             row = connection.execute(leases.lock(self._claim.job_id)).one()
             if row.cancel_requested_at is not None:
                 return self._finishing("cancelled", "cancelled", "info")
-            return partial(leases.put_back, state=state), [EventDraft("status", text, {"status": state})]
+            if row.pause_requested_at is not None and state != "paused":
+                return _putting_back("paused", f"paused at step {self._step}")
+            return _putting_back(state, text)
 
         self._transact(choose)
 
@@ -252,6 +254,10 @@ class Ledger:
         drafts, written = self._attempted
         self._drafts, self._checkpoints = self._drafts[drafts:], self._checkpoints[written:]
         self._progressed = False
+
+
+def _putting_back(state: str, text: str) -> Ending:
+    return partial(leases.put_back, state=state), [EventDraft("status", text, {"status": state})]
 
 
 def _rewind_draft(step: int) -> EventDraft:

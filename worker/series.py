@@ -113,9 +113,11 @@ class FreshPoints:
     first: dict[str, int] = field(default_factory=dict)
     last: dict[str, tuple[int, float]] = field(default_factory=dict)
     rewound: dict[str, int] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)  # a series differs once in an attempt: all behind it is new
 
     def add(self, series: Series) -> None:
-        if series.differs_from is not None and series.name not in self.rewound:
+        if series.differs_from is not None and series.name not in self.told:
+            self.told.add(series.name)
             self.rewound[series.name] = series.differs_from
             self.last[series.name] = (series.differs_from - 1, math.nan)
         known = self.last.get(series.name)

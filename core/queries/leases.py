@@ -185,7 +185,9 @@ def _mine(job_id: str, fence: int) -> Update:
 
 
 def _running_us() -> ColumnElement[int]:
-    return jobs.c.running_us + now_us() - func.coalesce(jobs.c.heartbeat_at, now_us())
+    """Time counts while the lease holds: not the night in which the machine was off or asleep."""
+    held_until = case((jobs.c.lease_expires_at < now_us(), jobs.c.lease_expires_at), else_=now_us())
+    return jobs.c.running_us + held_until - func.coalesce(jobs.c.heartbeat_at, held_until)
 
 
 def _flags(events: int) -> tuple[ColumnElement[Any], ...]:
