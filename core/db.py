@@ -2,10 +2,10 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
@@ -46,6 +46,27 @@ class Database:
     def borrowed_connections(self) -> int:
         """Connections that are out of the pool now; a stream must never hold one."""
         return sum(engine.pool.checkedout() for engine in {self._reader, self._writer})  # type: ignore[attr-defined]
+
+
+def insert_many(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Rows that all have the same columns, in the fastest way that the database offers: COPY on Postgres
+    writes four times as many a second as INSERT."""
+    if connection.dialect.name != "postgresql":
+        connection.execute(insert(table), rows)
+        return
+    columns = list(rows[0])
+    driver = connection.dialect.loaded_dbapi
+    try:
+        with (
+            closing(connection.connection.cursor()) as cursor,
+            cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy,  # type: ignore[attr-defined]
+        ):
+            for row in rows:
+                copy.write_row([row[name] for name in columns])
+    except (driver.OperationalError, driver.InterfaceError) as error:  # not wrapped: the driver is used directly
+        raise Unavailable(
+            f"the database does not answer ({_short(error)}); try again", retry_after_seconds=RETRY_AFTER_SECONDS
+        ) from error
 
 
 def _sqlite_engine(url: str, begin: str, pool_size: int) -> Engine:

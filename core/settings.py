@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import platformdirs
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import SettingsInvalid
 
 Seconds = Annotated[float, Field(gt=0.0)]
+SecretText = Annotated[str | None, Field(validate_default=True)]
+"""May come from a file: for each such field `x` there is a field `x_file`, declared before it."""
 
 
 class Settings(BaseSettings):
@@ -20,9 +22,13 @@ class Settings(BaseSettings):
 
     home: Path = Path(platformdirs.user_data_dir("evenkeel"))
     """Folder of the embedded database, artifacts, data and the admin key."""
-    database_url: str | None = None
+    database_url_file: Path | None = None
+    """A file that holds the database URL, as containers are given secrets; the URL itself wins over it."""
+    database_url: SecretText = None
     """SQLAlchemy URL; default: SQLite in the home."""
-    broker_url: str | None = None
+    broker_url_file: Path | None = None
+    """A file that holds the broker URL; the URL itself wins over it."""
+    broker_url: SecretText = None
     """Redis, Valkey or RabbitMQ for bells; default: none, one machine needs none."""
     artifact_url: str | None = None
     """Where checkpoints and models live; default: a folder in the home."""
@@ -36,8 +42,12 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8321
     url: str | None = None
     """Where clients find the service; default: the one that runs on this home."""
-    api_key: str | None = None
+    api_key_file: Path | None = None
+    """A file that holds the client's key; the key itself wins over it."""
+    api_key: SecretText = None
     """The client's key; default: the admin key of this home."""
+    admin_key_file: Path | None = None
+    """Where the first admin key is kept, and taken from when it is there; default: `admin-key` in the home."""
 
     slots: Annotated[int, Field(ge=1)] | None = None
     """Jobs that run at once on this node; default: cores // threads a slot."""
@@ -66,6 +76,19 @@ class Settings(BaseSettings):
     """Bound on the bytes of model files that the inference engine keeps loaded."""
     log_level: str = "info"
 
+    @field_validator("database_url_file", "broker_url_file", "api_key_file")
+    @classmethod
+    def _holds_a_secret(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            _secret_in(file)
+        return file
+
+    @field_validator("database_url", "broker_url", "api_key")
+    @classmethod
+    def _may_come_from_its_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        file = info.data.get(f"{info.field_name}_file")
+        return _secret_in(file) if value is None and file is not None else value
+
     @cached_property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.home.absolute() / 'evenkeel.sqlite'}"
@@ -88,8 +111,19 @@ class Settings(BaseSettings):
         return self.home.absolute() / "service.json"
 
     @property
-    def admin_key_file(self) -> Path:
-        return self.home.absolute() / "admin-key"
+    def resolved_admin_key_file(self) -> Path:
+        return self.admin_key_file or self.home.absolute() / "admin-key"
+
+
+def _secret_in(file: Path) -> str:
+    """Raises ValueError, which names the file, when it can not be read or is empty."""
+    try:
+        text = file.read_text().strip()
+    except OSError as error:
+        raise ValueError(f"{file} can not be read ({error.strerror}): give a file that this process may read") from None
+    if not text:
+        raise ValueError(f"{file} is empty: write the value into it")
+    return text
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
+from core.db import insert_many
 from core.queries import metrics
 from core.queries.events import EventDraft
 from core.queries.metrics import flag, point_rows, value_of
+from core.tables import metric_points
 
 INCOMPARABLE = "throughput/"
 """Series whose values depend on the clock."""
@@ -88,7 +90,7 @@ class SeriesBook:
             rows += point_rows(identifier, series.steps, series.values)
             latest.append(_latest(identifier, series.steps[-1], series.values[-1]))
         if rows:
-            connection.execute(metrics.insert_points(), rows)
+            insert_many(connection, metric_points, rows)
             connection.execute(metrics.update_latest(), latest)
         return fresh
 

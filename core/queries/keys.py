@@ -16,6 +16,11 @@ def tenant_by_name(name: str) -> Select[Any]:
     return select(tenants).where(tenants.c.name == name)
 
 
+def hold_tenant(tenant_id: str) -> Select[Any]:
+    """Others who ask for the same wait until this transaction ends; SQLite's writers do so anyway."""
+    return select(tenants.c.id).where(tenants.c.id == tenant_id).with_for_update()
+
+
 def create(**columns: Any) -> Insert:
     return insert(api_keys).values(created_at=now_us(), **columns).returning(api_keys)
 

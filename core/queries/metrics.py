@@ -33,11 +33,6 @@ def create_series(job_id: str, name: str) -> Insert:
     return insert(metric_series).values(job_id=job_id, name=name).returning(metric_series.c.id)
 
 
-def insert_points() -> Insert:
-    """Executed with one dict per point: `point_rows`."""
-    return insert(metric_points)
-
-
 def point_rows(series_id: int, steps: Iterable[int], values: Iterable[float]) -> list[dict[str, Any]]:
     rows = []
     for step, value in zip(steps, values, strict=True):

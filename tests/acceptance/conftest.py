@@ -1,24 +1,62 @@
-from collections.abc import Iterator
+"""Every scenario on two stacks: one machine (SQLite, local worker), and a cluster's parts (Postgres, Valkey, Celery)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.service import Service
+from tests.servers import Valkey, fresh_database
+
+Settings = Callable[[], AbstractContextManager[dict[str, str]]]
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    server.start()
+    yield server
+    server.close()
+
+
+@contextmanager
+def one_machine() -> Iterator[dict[str, str]]:
+    yield {}
+
+
+@pytest.fixture(scope="module", params=["one machine", "cluster"])
+def stack(request: pytest.FixtureRequest) -> Settings:
+    """What a service needs in its environment to run on this stack; each gets a database of its own."""
+    if request.param == "one machine":
+        return one_machine
+    postgres: str = request.getfixturevalue("postgres_server")
+    broker: Valkey = request.getfixturevalue("valkey")
+
+    @contextmanager
+    def cluster() -> Iterator[dict[str, str]]:
+        broker.command("FLUSHALL")
+        with fresh_database(postgres) as url:
+            yield {"EVENKEEL_DATABASE_URL": url, "EVENKEEL_BROKER_URL": broker.url}
+
+    return cluster
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(stack: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """`evenkeel up` on a fresh home, shared by the tests of a file."""
-    service = Service(tmp_path_factory.mktemp("acceptance") / "home")
-    service.start()
-    yield service
-    assert service.stop() == 0
+    with stack() as settings:
+        service = Service(tmp_path_factory.mktemp("acceptance") / "home", settings)
+        service.start()
+        yield service
+        assert service.stop() == 0
 
 
 @pytest.fixture
-def own_service(tmp_path: Path) -> Iterator[Service]:
+def own_service(stack: Settings, tmp_path: Path) -> Iterator[Service]:
     """One that a test may kill."""
-    service = Service(tmp_path / "home")
-    service.start()
-    yield service
-    service.stop()
+    with stack() as settings:
+        service = Service(tmp_path / "home", settings)
+        service.start()
+        yield service
+        service.stop()

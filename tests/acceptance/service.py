@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import psutil
 
 from evenkeel import Client
 from evenkeel.errors import EvenkeelClientError
+from tests.servers import free_port
 
 FAST = {
     "EVENKEEL_LEASE_SECONDS": "4",
@@ -36,12 +36,6 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
             return value
         threading.Event().wait(0.005)
     raise AssertionError("the condition did not come true in time")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Service:

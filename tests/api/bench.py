@@ -8,7 +8,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from core.artifacts import ArtifactStore
 from core.credentials import ALL_SCOPES, mint
-from core.db import Database
+from core.db import Database, insert_many
 from core.identifiers import new_id
 from core.queries import checkpoints, events, jobs, keys, leases, metrics, models
 from core.queries.events import EventDraft
@@ -17,6 +17,7 @@ from tests.api.application import TestClient
 SPEC: dict[str, Any] = {"dataset": {"source": "digits"}, "network": {"family": "mlp"}, "training": {"steps": 100}}
 COLUMNS = ("length", "width", "height", "weight")
 LABELS = ("a", "b", "c")
+from core.tables import metric_points
 
 
 class Tenant:
@@ -93,7 +94,7 @@ class Worker:
     def record(self, name: str, steps: list[int], values: list[float]) -> None:
         with self.database.write() as connection:
             series = connection.execute(metrics.create_series(self.job_id, name)).scalar_one()
-            connection.execute(metrics.insert_points(), metrics.point_rows(series, steps, values))
+            insert_many(connection, metric_points, metrics.point_rows(series, steps, values))
             flag = metrics.flag(values[-1])
             latest = {"series_id": series, "latest_step": steps[-1], "latest_nonfinite": flag}
             connection.execute(metrics.update_latest(), [latest | {"latest_value": None if flag else values[-1]}])

@@ -24,23 +24,23 @@ def stored(settings, key_id):
 def test_the_key_in_the_file_opens_the_database(settings):
     fresh = prepare(settings)
 
-    key_id, secret = split(settings.admin_key_file.read_text().strip())
+    key_id, secret = split(settings.resolved_admin_key_file.read_text().strip())
     assert key_id == fresh.id
     assert matches(secret, stored(settings, key_id).secret_sha256)
 
 
 def test_preparing_again_changes_nothing(settings):
     prepare(settings)
-    before = settings.admin_key_file.read_text()
+    before = settings.resolved_admin_key_file.read_text()
 
     assert prepare(settings) is None
-    assert settings.admin_key_file.read_text() == before
+    assert settings.resolved_admin_key_file.read_text() == before
 
 
 def test_a_crash_between_the_key_file_and_its_row_is_healed(settings):
     key = mint()
     settings.home.mkdir()
-    settings.admin_key_file.write_text(f"{key.text}\n")
+    settings.resolved_admin_key_file.write_text(f"{key.text}\n")
 
     assert prepare(settings) is None
     assert stored(settings, key.id).secret_sha256 == key.secret_sha256
@@ -48,15 +48,15 @@ def test_a_crash_between_the_key_file_and_its_row_is_healed(settings):
 
 def test_a_key_file_that_was_taken_away_is_not_made_anew(settings):
     prepare(settings)
-    settings.admin_key_file.unlink()
+    settings.resolved_admin_key_file.unlink()
 
     assert prepare(settings) is None
-    assert not settings.admin_key_file.exists()
+    assert not settings.resolved_admin_key_file.exists()
 
 
 def test_a_file_that_holds_no_key_is_refused_by_name(settings):
     settings.home.mkdir()
-    settings.admin_key_file.write_text("something else")
+    settings.resolved_admin_key_file.write_text("something else")
 
     with pytest.raises(Conflict, match="admin-key"):
         prepare(settings)

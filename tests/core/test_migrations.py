@@ -1,17 +1,17 @@
 """Migrations: there and back on both engines, and terminal jobs stay as they are after every step."""
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from core.tables import SCHEMA_HEAD
 from migrations.apply import config_for, downgrade, upgrade
+from tests.servers import fresh_database
 
 REVISIONS = [
     script.revision for script in reversed(list(ScriptDirectory.from_config(config_for("sqlite://")).walk_revisions()))
@@ -23,15 +23,8 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[s
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.sqlite'}"
         return
-    server = request.getfixturevalue("postgres_server")
-    name = f"test_{secrets.token_hex(4)}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name}"))
-    admin.dispose()
+    with fresh_database(request.getfixturevalue("postgres_server")) as url:
+        yield url
 
 
 def insert_job(url: str, job_id: str, state: str) -> None:

@@ -1,19 +1,19 @@
 """Statements on both databases that the interface relies on."""
 
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from core.db import Database
+from core.db import Database, insert_many
 from core.identifiers import new_id
 from core.queries import checkpoints, events, health, jobs, keys, leases, metrics, models
 from core.queries.events import EventDraft
-from core.tables import SCHEMA_HEAD
+from core.tables import SCHEMA_HEAD, metric_points
 from migrations.apply import upgrade
+from tests.servers import fresh_database
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -23,19 +23,11 @@ def migrated(request: pytest.FixtureRequest) -> Iterator[Database]:
         yield database
         database.close()
         return
-    server = request.getfixturevalue("postgres_server")
-    name = f"test_{secrets.token_hex(4)}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(server).set(database=name).render_as_string(hide_password=False)
-    upgrade(url)
-    database = Database(url)
-    yield database
-    database.close()
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name}"))
-    admin.dispose()
+    with fresh_database(request.getfixturevalue("postgres_server")) as url:
+        upgrade(url)
+        database = Database(url)
+        yield database
+        database.close()
 
 
 @pytest.fixture
@@ -118,8 +110,8 @@ def test_points_are_read_in_pieces(connection: Connection, tenant: str) -> None:
     row = job(connection, tenant)
     ids = [connection.execute(metrics.create_series(row.id, name)).scalar_one() for name in ("a", "b")]
     nan = float("nan")
-    connection.execute(metrics.insert_points(), metrics.point_rows(ids[0], [1, 5, 9], [1.0, nan, 3.0]))
-    connection.execute(metrics.insert_points(), metrics.point_rows(ids[1], [5], [0.5]))
+    insert_many(connection, metric_points, metrics.point_rows(ids[0], [1, 5, 9], [1.0, nan, 3.0]))
+    insert_many(connection, metric_points, metrics.point_rows(ids[1], [5], [0.5]))
 
     assert connection.execute(metrics.columns(ids[0], 2)).all() == [(5, None, metrics.NAN), (9, 3.0, 0)]
     assert connection.execute(metrics.summary(ids[0], 2)).scalar_one() == 2
@@ -131,7 +123,7 @@ def test_points_are_read_in_pieces(connection: Connection, tenant: str) -> None:
 def test_a_retry_copies_series_and_points(connection: Connection, tenant: str) -> None:
     old, new = job(connection, tenant), job(connection, tenant)
     series = connection.execute(metrics.create_series(old.id, "a")).scalar_one()
-    connection.execute(metrics.insert_points(), metrics.point_rows(series, [1, 2], [1.0, float("inf")]))
+    insert_many(connection, metric_points, metrics.point_rows(series, [1, 2], [1.0, float("inf")]))
 
     connection.execute(jobs.copy_series(old.id, new.id))
     connection.execute(jobs.copy_points(old.id, new.id))
