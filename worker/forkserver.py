@@ -7,6 +7,8 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -21,6 +23,7 @@ from worker.messages import Command, Message, Order, decode
 PRELOAD = "worker.trainer.preload"
 TRAINER = "worker.trainer.main"  # by name: this process must never import torch
 DEATH_SECONDS = 5.0
+MESSAGE_SECONDS = 5  # within a message; a trainer frozen in the middle of one would hold its supervisor for ever
 UNKNOWN = 255  # what multiprocessing says when the forkserver, which would know, is itself gone
 _starting = threading.Lock()
 _warm_pid: int | None = None
@@ -37,7 +40,11 @@ class Trainer:
     def __init__(self, process: ForkServerProcess, connection: Connection) -> None:
         self._process = process
         self._connection = connection
-        self.pid = process.pid or 0
+        if process.pid is None:
+            raise ValueError("the process was never started")  # and a signal to group 0 would be for ourselves
+        self.pid = process.pid
+        with socket.socket(fileno=os.dup(connection.fileno())) as pipe:
+            pipe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", MESSAGE_SECONDS, 0))
 
     def receive(self, timeout_seconds: float) -> Message | None:
         """The next message, or None after the timeout. Raises TrainerGone."""
@@ -45,6 +52,9 @@ class Trainer:
             if not self._connection.poll(max(0.0, timeout_seconds)):
                 return None
             return decode(self._connection.recv_bytes())
+        except (BlockingIOError, ValueError) as error:  # half a message, or what follows one
+            self._signal()
+            raise TrainerGone from error
         except (EOFError, OSError) as error:
             raise TrainerGone from error
 
@@ -54,9 +64,7 @@ class Trainer:
 
     def kill(self) -> None:
         """SIGKILL for the whole process group, and a wait until the pipe says that it is gone."""
-        for target in (os.killpg, os.kill):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                target(self.pid, signal.SIGKILL)
+        self._signal()
         self._gone_within(DEATH_SECONDS)
 
     def close(self) -> str:
@@ -71,6 +79,11 @@ class Trainer:
         if code < 0:
             return f"by signal {signal.Signals(-code).name}"
         return f"with exit code {code}"
+
+    def _signal(self) -> None:
+        for target in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                target(self.pid, signal.SIGKILL)
 
     def _gone_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

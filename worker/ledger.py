@@ -42,6 +42,7 @@ class Ledger:
         self._tick = 0
         self._uncertain = False  # the last commit failed, and may have landed all the same
         self._attempted = (0, 0)  # drafts and checkpoints that it held; more may have come since
+        self._begun: int | None = None  # tick of the last try to begin
 
     @property
     def step(self) -> int:
@@ -49,16 +50,21 @@ class Ledger:
 
     def begin(self, started: Started) -> None:
         """Keeps and compares recorded points when the trainer runs where the last one ran; elsewhere other
-        bits are to be expected, so what lies behind the checkpoint is forgotten and recorded anew."""
+        bits are to be expected, so what lies behind the checkpoint is forgotten and recorded anew.
+
+        Raises Fenced; Unavailable when the database is away, and may then be called again."""
+        self._settle()
         with self._database.read() as connection:
+            landed = connection.execute(leases.tick_of(self._claim.job_id)).one().tick == self._begun
             self._book.load(connection, self._claim.job_id)
             if self._claim.row.fingerprint in (None, started.fingerprint):
                 self._book.load_recorded(connection, started.step)
                 rewound = False
             else:
                 rewound = self._claim.row.step > started.step
-        drafts = [_rewind_draft(started.step)] if rewound else []
+        drafts = [_rewind_draft(started.step)] if rewound and not landed else []
         self._tick += 1
+        self._begun = self._tick
         with self._database.write() as connection:
             flags = connection.execute(
                 leases.renew(
@@ -75,7 +81,7 @@ class Ledger:
                 raise Fenced
             if rewound:
                 self._book.rewind(connection, started.step)
-                self._append(connection, flags.base, drafts)
+            self._append(connection, flags.base, drafts)
         self._step = started.step if rewound else self._step
 
     def points(self, message: Points) -> None:

@@ -146,7 +146,7 @@ class Slots:
         except EvenkeelError as error:
             log.warning("slot %d: %s", slot, error.message)
         except Exception:
-            log.exception("slot %d: the supervisor failed; its lease will expire", slot)
+            log.exception("slot %d: the supervisor failed; a lease that it still holds will expire", slot)
         self._node.draining.wait(RETRY_SECONDS)
         return True
 

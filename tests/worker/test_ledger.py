@@ -88,3 +88,13 @@ def test_time_in_which_nobody_held_the_lease_does_not_count_as_running(bench: Be
     {"reaped": reaper.reap, "reclaimed": reaper.reclaim, "renewed": lambda _: ledger.commit()}[loss](bench.node)
 
     assert bench.row(job_id).running_us == 20_000_000
+
+
+def test_a_beginning_whose_answer_was_lost_is_told_once(bench: Bench) -> None:
+    job_id = bench.submit(DIGITS)
+    ledger = second_attempt(bench, job_id, "another machine")
+
+    ledger.begin(Started("another machine", 4))
+
+    assert data_of(bench, job_id, "rewind") == [{"step": 4}]
+    assert bench.points(job_id)["train/loss"] == [(step, 1.0) for step in range(1, 5)]

@@ -15,6 +15,7 @@ from torch import Tensor
 from bn_models.architecture import batch_bounds
 from bn_models.randomness import derive_seed
 from core.artifacts import ArtifactStore
+from core.errors import StorageFailed
 from core.spec import JobSpec
 from worker.messages import CheckpointWritten, Command, Order
 from worker.trainer import checkpoint
@@ -27,6 +28,8 @@ from worker.trainer.monitor import copy_weights
 from worker.trainer.optimization import clip_gradients, gradient_norm, learning_rate
 from worker.trainer.reporting import Reporter
 
+MISSED_CHECKPOINTS = 3
+"""So many in a row that can not be written fail the job: who goes on without a net loses more each hour."""
 _MASK = 2**64 - 1
 
 
@@ -64,11 +67,13 @@ class Loop:
         self._batches = Batches(run)
         self._base_rate, self._rate = run.spec.optimizer.learning_rate, 0.0
         self._rows, self._since = 0, time.monotonic()
+        self._saved_step, self._missed = run.progress.step, 0
 
     def train(self) -> Command | None:
         """Trains to the end, and gives None; or to the step boundary at which a command came, and gives that.
 
-        Raises JobFailed("non_finite_loss") before the update that such a loss would make.
+        Raises JobFailed("non_finite_loss") before the update that such a loss would make, StorageFailed
+        when checkpoints can not be written time after time.
         """
         progress, reporter = self._progress, self._reporter
         self._network.train()
@@ -157,21 +162,37 @@ class Loop:
         return best
 
     def _checkpoint(self, best: bool) -> None:
+        """A disk may be full for a while: training goes on without this checkpoint, but not for ever."""
+        error = self._save(best)
+        self._missed = 0 if error is None else self._missed + 1
+        if error is not None and self._missed == MISSED_CHECKPOINTS:
+            text = f"{MISSED_CHECKPOINTS} checkpoints in a row could not be written: {error.message}"
+            raise StorageFailed(f"{text}; see to the storage, then retry") from error
+
+    def _save(self, best: bool) -> StorageFailed | None:
+        """Writes and tells of a checkpoint; the error, told as a warning, when the store refuses it."""
         run, progress = self._run, self._progress
         with self._not_counted():
             self._flush(time.monotonic())  # first the points up to this step, then the checkpoint that stands for them
             snapshot = checkpoint.capture(
                 progress, run.spec, fingerprint(run.device, run.spec.resources), self._batches.epoch, self._rate
             )
-            reference = checkpoint.write(run.store, run.order.job_id, run.order.fence, snapshot)
+            try:
+                reference = checkpoint.write(run.store, run.order.job_id, run.order.fence, snapshot)
+            except StorageFailed as error:
+                run.reporter.log("warning", f"no checkpoint of step {progress.step}: {error.message}")
+                return error
+            self._saved_step = progress.step
             monitor = progress.monitor
             score = monitor.best if best else None
             run.reporter.sink.send(CheckpointWritten(reference, progress.complete, monitor.series, score, best))
+            return None
 
     def _leave_checkpoint(self) -> None:
-        """For every command, cancel included: whoever cancelled, or set a deadline, may want what there is."""
-        if self._progress.step > 0:
-            self._checkpoint(best=False)
+        """For every command, cancel included: whoever cancelled, or set a deadline, may want what there is.
+        One of this very step stays as it is, for it may be marked as the best."""
+        if self._progress.step != self._saved_step:
+            self._save(best=False)
         self._flush(time.monotonic())
 
     def _flush(self, now: float) -> None:

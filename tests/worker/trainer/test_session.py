@@ -243,12 +243,6 @@ def test_memory_that_runs_out_has_its_own_code(tmp_path: Path, monkeypatch: pyte
     assert run(tmp_path, digits_spec()).failed.code == "out_of_memory"
 
 
-def test_a_full_disk_is_a_storage_error(tmp_path: Path):
-    (tmp_path / "artifacts").write_text("a file where a folder should be")
-
-    assert run(tmp_path, digits_spec()).failed.code == "storage_error"
-
-
 def test_an_error_of_our_own_shows_its_traceback_in_the_log_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def broken(*_: object) -> None:
         raise RuntimeError("secret details")
