@@ -31,7 +31,9 @@ class LifespanState(TypedDict):
 
 def open_resources(settings: Settings, meters: Meters) -> Resources:
     database = Database(settings.resolved_database_url)
-    artifacts = ArtifactStore(settings.resolved_artifact_url)
+    artifacts = ArtifactStore(
+        settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes
+    )
     return Resources(
         settings=settings,
         database=database,
@@ -46,6 +48,7 @@ def open_resources(settings: Settings, meters: Meters) -> Resources:
 def close_resources(resources: Resources) -> None:
     resources.streams.close()
     resources.engine.close()
+    resources.artifacts.close()
     resources.database.close()
 
 

@@ -31,7 +31,10 @@ class Settings(BaseSettings):
     broker_url: SecretText = None
     """Redis, Valkey or RabbitMQ for bells; default: none, one machine needs none."""
     artifact_url: str | None = None
-    """Where checkpoints and models live; default: a folder in the home."""
+    """Where checkpoints and models live: a folder that every node reaches, or s3://bucket/prefix; default: a
+    folder in the home."""
+    artifact_cache_bytes: Annotated[int, Field(ge=0)] = 4 * 1024**3
+    """Bound on the copies in the home of what lies on S3; 0: none are kept."""
     data_dir: Path | None = None
     """Folder with one folder of IDX files per source; default: `data` in the home."""
     data_mirror_url: str | None = None
@@ -100,6 +103,10 @@ class Settings(BaseSettings):
     @cached_property
     def resolved_artifact_url(self) -> str:
         return self.artifact_url or str(self.home.absolute() / "artifacts")
+
+    @property
+    def artifact_cache_dir(self) -> Path:
+        return self.home.absolute() / "cache"
 
     @cached_property
     def resolved_data_dir(self) -> Path:

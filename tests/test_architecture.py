@@ -104,6 +104,15 @@ def test_celery_is_spoken_in_two_files_only() -> None:
     assert speakers == ["core/queue.py", "worker/tasks.py"]
 
 
+def test_s3_is_spoken_in_one_file_only() -> None:
+    speakers = [
+        path.relative_to(ROOT).as_posix()
+        for path in files()
+        if any(within(module, ("s3fs", "botocore", "aiobotocore", "aiohttp", "boto3")) for module in imports_of(path))
+    ]
+    assert speakers == ["core/object_store.py"]
+
+
 def test_no_import_hides_in_a_function() -> None:
     hidden = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -175,9 +184,9 @@ def test_files_and_functions_stay_small() -> None:
         ("core.spec", ("torch", "sqlalchemy", "fastapi", "numpy")),
         ("core.tables", ("torch", "fastapi")),
         ("bn_models.architecture", ("torch", "numpy")),
-        ("api.main", ("torch", "worker", "alembic", "sklearn", "celery")),
-        ("worker.local", ("torch", "fastapi", "bn_models", "numpy", "celery")),
-        ("worker.trainer.main", ("fastapi", "sqlalchemy", "celery", "typer", "alembic")),
+        ("api.main", ("torch", "worker", "alembic", "sklearn", "celery", "s3fs")),
+        ("worker.local", ("torch", "fastapi", "bn_models", "numpy", "celery", "s3fs")),
+        ("worker.trainer.main", ("fastapi", "sqlalchemy", "celery", "typer", "alembic", "s3fs")),
         ("evenkeel", ("torch", "sqlalchemy", "fastapi", "numpy")),
         ("cli.main", ("torch", "fastapi", "sqlalchemy", "api", "worker")),
     ],

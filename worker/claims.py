@@ -56,4 +56,6 @@ def order_for(node: Node, slot: int, claim: Claim) -> Order:
         data_mirror_url=settings.data_mirror_url,
         checkpoints=claim.checkpoints,
         gpu=slot % node.gpus if node.gpus else None,
+        artifact_cache_dir=str(settings.artifact_cache_dir),
+        artifact_cache_bytes=settings.artifact_cache_bytes,
     )

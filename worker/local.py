@@ -45,13 +45,14 @@ def run(settings: Settings, parent_fd: int | None = None) -> int:
         node_id(settings.home),
         settings,
         Database(settings.resolved_database_url),
-        ArtifactStore(settings.resolved_artifact_url),
+        ArtifactStore(settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes),
         gpu_count(),
     )
     try:
         return Slots(node).run() if settings.broker_url is None else _run_with_broker(node, settings.broker_url)
     finally:
         node.database.close()
+        node.store.close()
         lock.close()
 
 

@@ -30,6 +30,8 @@ class Order:
     data_mirror_url: str | None
     checkpoints: tuple[CheckpointReference, ...] = ()
     gpu: int | None = None  # the slot's own; what `auto` and `cuda` mean
+    artifact_cache_dir: str | None = None  # for copies of what lies in an object store
+    artifact_cache_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def failure_of(error: Exception, step: int) -> Failed:
 
 
 def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Reporter) -> Finished:
-    store = ArtifactStore(order.artifact_url)
+    cache_dir = Path(order.artifact_cache_dir) if order.artifact_cache_dir else None
+    store = ArtifactStore(order.artifact_url, cache_dir, order.artifact_cache_bytes)
     progress = _load(order, spec, device, store, reporter)
 
     _begin(reporter, "preparing_data")

@@ -1,0 +1,84 @@
+"""Local copies of what lies in an object store: bounded, checked, shared by the processes of a node.
+
+Nothing here is needed: whatever goes wrong with a copy, the store is asked instead.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+log = logging.getLogger("evenkeel.artifacts")
+
+
+class ArtifactCache:
+    """One file a content, under its SHA-256 (hexadecimal); the one unused for longest leaves first."""
+
+    def __init__(self, folder: Path, maximum_bytes: int) -> None:
+        self._folder = folder
+        self._maximum_bytes = maximum_bytes
+
+    def get(self, sha256: str) -> bytes | None:
+        """The content, or None where it is not here. A copy that is not what its name says is removed."""
+        path = self._folder / sha256
+        try:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == sha256:
+                os.utime(path)  # when it was last used; the access time is often not kept
+                return content
+            log.warning("the local copy of %s is corrupt, and is read from the store again", sha256)
+            path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("the local copy of %s can not be used: %s", sha256, error)
+        return None
+
+    def put(self, sha256: str, content: bytes) -> None:
+        """Keeps a copy, at the cost of others; nothing happens to what is larger than the bound.
+
+        Never raises: a full disk only means no copy. Not synced to the disk, as a hit is checked.
+        """
+        if len(content) > self._maximum_bytes or (self._folder / sha256).exists():
+            return
+        temporary = self._folder / f".{sha256}.{secrets.token_hex(4)}.tmp"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            with self._alone():
+                self._make_room(temporary)
+                temporary.rename(self._folder / sha256)
+        except OSError as error:
+            log.warning("no local copy of %s is kept: %s", sha256, error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _make_room(self, kept: Path) -> None:
+        """Removes what was unused for longest until all the rest, `kept` included, is within the bound.
+
+        Also what a process that died left half written: by and by it is the oldest.
+        """
+        files = [(entry.stat(), Path(entry.path)) for entry in _entries(self._folder)]
+        excess = sum(status.st_size for status, _ in files) - self._maximum_bytes
+        for status, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
+            if excess <= 0:
+                return
+            if path != kept:
+                path.unlink(missing_ok=True)
+                excess -= status.st_size
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two processes that make room at once would each remove what the other counted."""
+        with (self._folder / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if entry.name != ".lock"]

@@ -1,0 +1,92 @@
+"""Nodes without a common folder: their artifacts meet on S3."""
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing import forkserver as standard_forkserver
+from pathlib import Path
+
+import pytest
+
+from core.artifacts import ArtifactStore
+from core.db import Database
+from core.queries import keys
+from core.settings import Settings
+from tests.s3 import S3, s3_server
+from tests.worker.bench import LONG, TENANT, Bench
+from tests.worker.test_supervisor import same_run, trainer_of
+from worker import forkserver
+from worker.node import Node
+
+PROBE = """
+import sys, fsspec.asyn
+assert "s3fs" not in sys.modules, "loaded before the fork"
+assert fsspec.asyn.iothread[0] is None, "a thread that is not here"
+from core.artifacts import ArtifactStore
+store = ArtifactStore({url!r})
+store.put("of-a-trainer.bin", b"weights")
+store.close()
+"""
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """With a forkserver of its own: a trainer's environment is that of its forkserver."""
+    with s3_server(monkeypatch) as server:
+        standard_forkserver._forkserver._stop()
+        yield server
+        standard_forkserver._forkserver._stop()
+
+
+@pytest.fixture
+def url(s3: S3) -> str:
+    return f"s3://{s3.bucket()}/artifacts"
+
+
+def node_at(home: Path, name: str, database: Database, url: str | None) -> Node:
+    settings = Settings(home=home, artifact_url=url, lease_seconds=20, tick_seconds=0.05, stall_seconds=30)
+    store = ArtifactStore(settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes)
+    return Node(name, settings, database, store, 0)
+
+
+def test_a_trainer_writes_to_s3_after_its_parent_has(url: str) -> None:
+    with closing(ArtifactStore(url)) as store:
+        store.put("of-the-parent.bin", b"weights")
+        forkserver.warm_up()
+        trainer = multiprocessing.get_context("forkserver").Process(target=exec, args=(PROBE.format(url=url),))
+        trainer.start()
+        trainer.join(30)
+
+        assert trainer.exitcode == 0
+        assert store.names("") == ["of-a-trainer.bin", "of-the-parent.bin"]
+
+
+def test_a_second_node_resumes_from_the_checkpoint_of_one_that_was_killed(
+    url: str, database: Database, tmp_path: Path
+) -> None:
+    with database.write() as connection:
+        connection.execute(keys.create_tenant(TENANT, "default"))
+    alone, first, second = (
+        Bench(node_at(tmp_path / name, f"node_{name}", database, place))
+        for name, place in (("alone", None), ("first", url), ("second", url))
+    )
+    golden_id = alone.submit(LONG | {"publish": None})
+    alone.run()
+
+    job_id = first.submit(LONG | {"publish": None})
+    thread = first.run_aside()
+    first.wait_for_steps_behind_a_checkpoint(job_id)
+    trainer_of(job_id).kill()
+    first.finish(thread)
+    resumed_from = second.checkpoints(job_id)[0]
+    second.run()
+
+    assert second.row(job_id).attempt == 2
+    assert 0 < resumed_from.step < 4000
+    assert not any("can not be used" in event.message for event in second.events(job_id))
+    assert {row.name for row in second.checkpoints(job_id)} <= set(second.node.store.names("checkpoints"))
+    assert (tmp_path / "second" / "cache" / resumed_from.sha256).exists()
+    assert not any((tmp_path / name / "artifacts").exists() for name in ("first", "second"))
+    same_run(second, job_id, golden_id)
+    for bench in (alone, first, second):
+        bench.node.store.close()
