@@ -4,10 +4,12 @@ Alembic and SQLAlchemy goes back before the service starts."""
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from cli import processes
 from core.credentials import ALL_SCOPES, MintedKey, mint, restore
@@ -28,7 +30,7 @@ def prepare(settings: Settings) -> MintedKey | None:
     upgrade(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     try:
-        return _see_to_admin_key(database, settings.admin_key_file)
+        return _see_to_admin_key(database, settings.resolved_admin_key_file)
     finally:
         database.close()
 
@@ -38,28 +40,43 @@ def issue_admin_key(settings: Settings) -> MintedKey:
     database = Database(settings.resolved_database_url)
     key = mint()
     try:
-        _store(database, _tenant_id(database), key)
+        tenant_id = _tenant_id(database)
+        with database.write() as connection:
+            _store(connection, tenant_id, key)
     finally:
         database.close()
     return key
 
 
 def _see_to_admin_key(database: Database, file: Path) -> MintedKey | None:
-    """The file is written before the row: a crash in between is healed by storing the file's key at the next start."""
+    """The file is written before the row: a crash in between is healed by storing the file's key at the next start.
+
+    Whoever does the same at the same moment, here or on another machine, waits, and then finds it done.
+    """
     tenant_id = _tenant_id(database)
-    if file.exists():
-        kept = restore(file.read_text().strip())
-        if kept is None:
-            raise Conflict(f"{file} holds no evenkeel key: remove it, and see `evenkeel keys admin`")
-        if not _known(database, tenant_id, kept.id):
-            _store(database, tenant_id, kept)
-        return None
-    if _has_keys(database, tenant_id):
-        return None
-    fresh = mint()
-    write_secret(file, fresh.text)
-    _store(database, tenant_id, fresh)
+    with database.write() as connection:
+        connection.execute(keys.hold_tenant(tenant_id))
+        kept = _kept_in(file)
+        if kept is not None:
+            if connection.execute(keys.one(tenant_id, kept.id)).one_or_none() is None:
+                _store(connection, tenant_id, kept)
+            return None
+        if connection.execute(keys.of_tenant(tenant_id)).first() is not None:
+            return None
+        fresh = mint()
+        write_secret(file, fresh.text)
+        _store(connection, tenant_id, fresh)
     return fresh
+
+
+def _kept_in(file: Path) -> MintedKey | None:
+    """The file's key; None when there is no file. Raises Conflict when it holds something else."""
+    if not file.exists():
+        return None
+    kept = restore(file.read_text().strip())
+    if kept is None:
+        raise Conflict(f"{file} holds no evenkeel key: remove it, and see `evenkeel keys admin`")
+    return kept
 
 
 def write_secret(file: Path, text: str) -> None:
@@ -72,29 +89,25 @@ def write_secret(file: Path, text: str) -> None:
 
 
 def _tenant_id(database: Database) -> str:
-    with database.write() as connection:
+    found = _tenant(database)
+    if found is None:
+        with suppress(IntegrityError), database.write() as connection:  # another one was as quick
+            connection.execute(keys.create_tenant(new_id("ten"), TENANT))
+        found = _tenant(database)
+    if found is None:
+        raise Conflict(f"the tenant {TENANT} can not be made: look into the table `tenants`")
+    return found
+
+
+def _tenant(database: Database) -> str | None:
+    with database.read() as connection:
         row = connection.execute(keys.tenant_by_name(TENANT)).one_or_none()
-        if row is not None:
-            return str(row.id)
-        tenant_id = new_id("ten")
-        connection.execute(keys.create_tenant(tenant_id, TENANT))
-        return tenant_id
+    return None if row is None else str(row.id)
 
 
-def _known(database: Database, tenant_id: str, key_id: str) -> bool:
-    with database.read() as connection:
-        return connection.execute(keys.one(tenant_id, key_id)).one_or_none() is not None
-
-
-def _has_keys(database: Database, tenant_id: str) -> bool:
-    with database.read() as connection:
-        return connection.execute(keys.of_tenant(tenant_id)).first() is not None
-
-
-def _store(database: Database, tenant_id: str, key: MintedKey) -> None:
+def _store(connection: Connection, tenant_id: str, key: MintedKey) -> None:
     columns: dict[str, Any] = {"name": "admin", "scopes": list(ALL_SCOPES), "secret_sha256": key.secret_sha256}
-    with database.write() as connection:
-        connection.execute(keys.create(id=key.id, tenant_id=tenant_id, **columns))
+    connection.execute(keys.create(id=key.id, tenant_id=tenant_id, **columns))
 
 
 def main() -> int:
@@ -114,7 +127,7 @@ def new_admin_key() -> int:
 def _prepare_and_show(settings: Settings) -> None:
     fresh = prepare(settings)
     if fresh is not None:
-        print(f"admin key (shown once, kept in {settings.admin_key_file}): {fresh.text}", flush=True)
+        print(f"admin key (shown once, kept in {settings.resolved_admin_key_file}): {fresh.text}", flush=True)
 
 
 def _migrate_and_show(settings: Settings) -> None:
@@ -125,8 +138,8 @@ def _migrate_and_show(settings: Settings) -> None:
 def _issue_and_show(settings: Settings) -> None:
     key = issue_admin_key(settings)
     try:
-        write_secret(settings.admin_key_file, key.text)
-        kept = f", kept in {settings.admin_key_file}"
+        write_secret(settings.resolved_admin_key_file, key.text)
+        kept = f", kept in {settings.resolved_admin_key_file}"
     except FileExistsError:
         kept = ""
     print(f"admin key (shown once{kept}): {key.text}", flush=True)

@@ -38,8 +38,8 @@ def _running(settings: Settings) -> str:
 
 def _kept(settings: Settings) -> str:
     try:
-        return settings.admin_key_file.read_text().strip()
+        return settings.resolved_admin_key_file.read_text().strip()
     except OSError as error:
         raise Unauthenticated(
-            f"no API key: {settings.admin_key_file} can not be read ({error.strerror}); set EVENKEEL_API_KEY"
+            f"no API key: {settings.resolved_admin_key_file} can not be read ({error.strerror}); set EVENKEEL_API_KEY"
         ) from None
