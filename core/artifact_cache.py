@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +27,8 @@ class ArtifactCache:
         try:
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() == sha256:
-                os.utime(path)  # when it was last used; the access time is often not kept
+                with suppress(OSError):
+                    os.utime(path)  # when it was last used; the access time is often not kept
                 return content
             log.warning("the local copy of %s is corrupt, and is read from the store again", sha256)
             path.unlink(missing_ok=True)
@@ -45,35 +45,33 @@ class ArtifactCache:
         """
         if len(content) > self._maximum_bytes or (self._folder / sha256).exists():
             return
-        temporary = self._folder / f".{sha256}.{secrets.token_hex(4)}.tmp"
+        temporary = self._folder / f".{sha256}.tmp"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
             with self._alone():
-                self._make_room(temporary)
-                temporary.rename(self._folder / sha256)
+                self._make_room(len(content))
+                try:
+                    temporary.write_bytes(content)
+                    temporary.rename(self._folder / sha256)
+                except OSError:
+                    temporary.unlink(missing_ok=True)
+                    raise
         except OSError as error:
             log.warning("no local copy of %s is kept: %s", sha256, error)
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
-    def _make_room(self, kept: Path) -> None:
-        """Removes what was unused for longest until all the rest, `kept` included, is within the bound.
-
-        Also what a process that died left half written: by and by it is the oldest.
-        """
+    def _make_room(self, wanted_bytes: int) -> None:
+        """Removes what was unused for longest, and first of all what a writer that failed left half written."""
         files = [(entry.stat(), Path(entry.path)) for entry in _entries(self._folder)]
-        excess = sum(status.st_size for status, _ in files) - self._maximum_bytes
-        for status, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
-            if excess <= 0:
+        excess = sum(status.st_size for status, _ in files) + wanted_bytes - self._maximum_bytes
+        for status, path in sorted(files, key=lambda file: (file[1].suffix != ".tmp", file[0].st_mtime_ns)):
+            if excess <= 0 and path.suffix != ".tmp":
                 return
-            if path != kept:
-                path.unlink(missing_ok=True)
-                excess -= status.st_size
+            path.unlink(missing_ok=True)
+            excess -= status.st_size
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Two processes that make room at once would each remove what the other counted."""
+        """One writer at a time keeps the bound; readers need no lock, as a copy is whole or not there."""
         with (self._folder / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
