@@ -59,7 +59,7 @@ def insert_many(connection: Connection, table: Table, rows: list[dict[str, Any]]
     try:
         with (
             closing(connection.connection.cursor()) as cursor,
-            cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy,  # type: ignore[attr-defined]
+            cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy,
         ):
             for row in rows:
                 copy.write_row([row[name] for name in columns])

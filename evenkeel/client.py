@@ -204,6 +204,11 @@ class Client:
     def revoke_key(self, key_id: str) -> None:
         self._transport.send("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """Worker nodes with their slots, GPUs and versions, and when each was last heard of."""
+        nodes: list[dict[str, Any]] = self._transport.json("GET", "/v1/nodes")["data"]
+        return nodes
+
     def architectures(self) -> dict[str, Any]:
         """Network families with the JSON schema of their options."""
         answer: dict[str, Any] = self._transport.json("GET", "/v1/architectures")

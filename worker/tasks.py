@@ -20,6 +20,11 @@ SILENT_PERIODS = 3
 """A worker whose connection looks alive but that no longer hears its own pulses starts over."""
 
 
+class Ear(Worker):  # type: ignore[misc]  # Celery has no types
+    def set_process_status(self, info: Any) -> None:
+        """The process has its title already; Celery would write its own over it."""
+
+
 class Listener:
     """Consumes bells until SIGTERM, or until it finds itself deaf."""
 
@@ -39,7 +44,7 @@ class Listener:
         self._worker.start()
         self._node.drain()
 
-    def _build(self, app: Celery) -> Worker:
+    def _build(self, app: Celery) -> Ear:
         def bell() -> None:
             ring_here(self._node.settings.home)
 
@@ -52,7 +57,7 @@ class Listener:
         app.task(name=BELL)(bell)
         app.task(name=PULSE)(pulse)
         signals.worker_shutting_down.connect(drain, weak=False)
-        return Worker(
+        return Ear(
             app=app,
             pool="threads",
             concurrency=1,  # bells are passed on in microseconds; jobs run in the slots' own threads

@@ -1,4 +1,4 @@
-"""Every scenario on two stacks: one machine (SQLite, local worker), and a cluster's parts (Postgres, Valkey, Celery)."""
+"""Every scenario on two stacks: one machine (SQLite, local worker), and the cluster's (Postgres, Valkey, Celery)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

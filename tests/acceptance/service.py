@@ -42,13 +42,13 @@ class Service:
     def __init__(self, home: Path, settings: dict[str, str] | None = None) -> None:
         self.home = home
         self.port = free_port()
-        self._settings = FAST | (settings or {})
+        self.settings = FAST | (settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
         self.log = home.parent / f"{home.name}.log"
 
     def start(self) -> None:
-        environment = os.environ | self._settings | {"EVENKEEL_HOME": str(self.home)}
+        environment = os.environ | self.settings | {"EVENKEEL_HOME": str(self.home)}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(Path(sys.executable).with_name("evenkeel")), "up", "--port", str(self.port)],
@@ -72,6 +72,9 @@ class Service:
             self._clients.pop().close()
         self._process.terminate()
         return self._process.wait(20)
+
+    def has_trainer(self, job_id: str) -> bool:
+        return self._titled(f"evenkeel: trainer {job_id}", psutil.process_iter()) is not None
 
     def client(self) -> Client:
         self._clients.append(Client(home=self.home, patience_seconds=60))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evenkeel import Client
+from tests.acceptance.conftest import Settings
 from tests.acceptance.service import Service, wait_until
 
 PATIENCE_SECONDS = 600.0
@@ -26,12 +27,13 @@ DIGITS = {
 
 
 @pytest.fixture
-def patient_service(tmp_path: Path) -> Iterator[Service]:
+def patient_service(stack: Settings, tmp_path: Path) -> Iterator[Service]:
     """One whose leases outlive the test, so that no reaper helps."""
-    service = Service(tmp_path / "home", {"EVENKEEL_LEASE_SECONDS": str(PATIENCE_SECONDS)})
-    service.start()
-    yield service
-    service.stop()
+    with stack() as settings:
+        service = Service(tmp_path / "home", settings | {"EVENKEEL_LEASE_SECONDS": str(PATIENCE_SECONDS)})
+        service.start()
+        yield service
+        service.stop()
 
 
 def test_the_same_idempotency_key_sent_twenty_times_at_once_makes_one_job(service: Service) -> None:

@@ -12,12 +12,12 @@ from core.db import Database, insert_many
 from core.identifiers import new_id
 from core.queries import checkpoints, events, jobs, keys, leases, metrics, models
 from core.queries.events import EventDraft
+from core.tables import metric_points
 from tests.api.application import TestClient
 
 SPEC: dict[str, Any] = {"dataset": {"source": "digits"}, "network": {"family": "mlp"}, "training": {"steps": 100}}
 COLUMNS = ("length", "width", "height", "weight")
 LABELS = ("a", "b", "c")
-from core.tables import metric_points
 
 
 class Tenant:
