@@ -6,7 +6,8 @@ from typing import Any, NoReturn, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from core.errors import FieldProblem, Malformed, SpecInvalid, TooLarge
+from core.errors import FieldProblem, InputInvalid, Malformed, SpecInvalid, TooLarge
+from core.spec.base import Spec
 from core.spec.problems import field_problems
 
 MAXIMUM_BYTES = 1024 * 1024
@@ -42,11 +43,18 @@ def parse(content: bytes) -> Any:
 
 
 def validated(schema: type[B], value: Any) -> B:
-    """`value` as `schema`. Raises SpecInvalid with a pointer to every field that is wrong."""
+    """`value` as `schema`.
+
+    Raises SpecInvalid, or InputInvalid for what is no spec, with a pointer to every field that is wrong.
+    """
     try:
         return schema.model_validate(value)
     except ValidationError as error:
-        raise SpecInvalid(field_problems(error, value)) from None
+        problems = field_problems(error, schema)
+        if issubclass(schema, Spec):
+            raise SpecInvalid(problems) from None
+        told = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in problems)
+        raise InputInvalid(told, problems) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

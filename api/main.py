@@ -12,7 +12,7 @@ from api.edge import Edge
 from api.meters import Meters
 from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
-from api.routers import architectures, events, health, jobs, keys, metrics, models, nodes, predict
+from api.routers import architectures, docs, events, health, jobs, keys, metrics, models, nodes, predict
 from core.settings import Settings
 
 WORKER_THREADS = 20
@@ -42,10 +42,12 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's page loads its scripts from elsewhere; ours asks nobody
+        redoc_url=None,
     )
     app.add_middleware(Edge, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
     add_problem_handlers(app)
-    for noun in (jobs, events, metrics, models, predict, keys, architectures, nodes, health):
+    for noun in (jobs, events, metrics, models, predict, keys, architectures, nodes, health, docs):
         app.include_router(noun.router)
     describe(app)
     return app

@@ -1,5 +1,5 @@
-"""What a user may ask of a job. Each moves by one guarded UPDATE with its events in the same transaction;
-zero rows lead to a second look that says why not."""
+"""What a user may ask of a job. The row is held first, so that no worker or reaper moves it meanwhile; then
+it moves by one guarded UPDATE with its events in the same transaction, or what was found says why not."""
 
 from typing import Any, Literal
 
@@ -18,23 +18,26 @@ Changed = tuple[Any, bool]
 def cancel(database: Database, tenant_id: str, job_id: str, force: bool) -> Changed:
     """Raises Conflict when the job ended otherwise, NotFound when it is not the tenant's."""
     with database.write() as connection:
+        found = _hold(connection, tenant_id, job_id)
         row = connection.execute(jobs.cancel_waiting(tenant_id, job_id)).one_or_none()
         if row is not None:
             ended = {"status": "cancelled"}
             _append(connection, row, EventDraft("status", "cancelled", ended), EventDraft("end", "cancelled", ended))
             return row, True
         how = "cancelling, by force" if force else "cancelling"
-        return _request(connection, jobs.request_cancel(tenant_id, job_id, force), tenant_id, job_id, "cancelling", how)
+        return _request(connection, jobs.request_cancel(tenant_id, job_id, force), found, "cancelling", how)
 
 
 def pause(database: Database, tenant_id: str, job_id: str) -> Changed:
     with database.write() as connection:
-        return _request(connection, jobs.request_pause(tenant_id, job_id), tenant_id, job_id, "pausing", "pausing")
+        found = _hold(connection, tenant_id, job_id)
+        return _request(connection, jobs.request_pause(tenant_id, job_id), found, "pausing", "pausing")
 
 
 def resume(database: Database, tenant_id: str, job_id: str) -> Changed:
     with database.write() as connection:
-        return _request(connection, jobs.resume(tenant_id, job_id), tenant_id, job_id, "queued", "queued again")
+        found = _hold(connection, tenant_id, job_id)
+        return _request(connection, jobs.resume(tenant_id, job_id), found, "queued", "queued again")
 
 
 def require_terminal(row: Any) -> None:
@@ -59,11 +62,17 @@ REMEDIES = {
 VERBS = {"cancelling": "cancelled", "pausing": "paused", "queued": "resumed"}
 
 
+def _hold(connection: Connection, tenant_id: str, job_id: str) -> Any:
+    row = connection.execute(jobs.held(tenant_id, job_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no job {job_id}")
+    return row
+
+
 def _request(
     connection: Connection,
     statement: Update,
-    tenant_id: str,
-    job_id: str,
+    found: Any,
     status: Literal["cancelling", "pausing", "queued"],
     message: str,
 ) -> Changed:
@@ -71,13 +80,10 @@ def _request(
     if row is not None:
         _append(connection, row, EventDraft("status", message, {"status": status}))
         return row, True
-    row = connection.execute(jobs.one(tenant_id, job_id)).one_or_none()
-    if row is None:
-        raise NotFound(f"there is no job {job_id}")
-    now = status_of(row.state, row.cancel_requested_at is not None, row.pause_requested_at is not None)
+    now = status_of(found.state, found.cancel_requested_at is not None, found.pause_requested_at is not None)
     if now in ALREADY[status]:
-        return row, False
-    raise _refusal(job_id, status, now)
+        return found, False
+    raise _refusal(found.id, status, now)
 
 
 def _refusal(job_id: str, wanted: str, now: str) -> Conflict:

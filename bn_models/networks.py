@@ -1,5 +1,8 @@
 """The trainable module, built from the list of layers."""
 
+from math import prod
+
+import torch
 from torch import Tensor, nn
 
 from bn_models.architecture import Placed, place
@@ -18,6 +21,11 @@ ACTIVATIONS: dict[ActivationKind, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
 }
+
+
+# The widest activation of a chunk stays near the caches of a CPU; an accelerator wants fewer, larger calls.
+CPU_CHUNK_ELEMENTS = 2**20
+ACCELERATOR_CHUNK_ELEMENTS = 2**26
 
 
 class Linear(nn.Linear):
@@ -63,6 +71,13 @@ def build(
     network = Network(layers, input_shape)
     initialize(network, initialization, seed)
     return network
+
+
+def rows_at_once(network: Network, device: torch.device) -> int:
+    """How many samples to send through the network together where none needs the company of others."""
+    widest = max(prod(item.output_shape) for item in place(network.layers, network.input_shape))
+    elements = CPU_CHUNK_ELEMENTS if device.type == "cpu" else ACCELERATOR_CHUNK_ELEMENTS
+    return max(1, elements // max(widest, prod(network.input_shape)))
 
 
 def _module(placed: Placed) -> nn.Module:

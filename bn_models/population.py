@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -17,19 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bn_models.architecture import batch_bounds, place
+from bn_models.architecture import batch_bounds
 from bn_models.moments import BatchMean, ChanMerge, normalize_groups
-from bn_models.networks import Network
+from bn_models.networks import Network, rows_at_once
 from bn_models.normalization import BatchNorm, evaluation, normalizations, substituted
 from bn_models.randomness import derive_seed
 from core.errors import JobFailed
 from core.spec.normalization import Estimator, PopulationSpec
 
 Variance = Literal["biased", "unbiased"]
-
-# The widest activation of a chunk stays near the caches of a CPU; an accelerator wants fewer, larger calls.
-CPU_CHUNK_ELEMENTS = 2**20
-ACCELERATOR_CHUNK_ELEMENTS = 2**26
 
 
 @dataclass(frozen=True)
@@ -196,10 +191,7 @@ def _interleaved(order: Tensor, groups: int) -> Tensor:
 
 def _groups_at_once(network: Network, inputs: Tensor, batch_size: int) -> int:
     """How many batches go through the network together, in bounded memory."""
-    placed = place(network.layers, network.input_shape)
-    widest = max(prod(network.input_shape), *(prod(item.output_shape) for item in placed))
-    elements = CPU_CHUNK_ELEMENTS if inputs.device.type == "cpu" else ACCELERATOR_CHUNK_ELEMENTS
-    return max(1, elements // (widest * batch_size))
+    return max(1, rows_at_once(network, inputs.device) // batch_size)
 
 
 def _require_finite(statistics: PopulationStatistics) -> None:

@@ -31,15 +31,15 @@ class Tracked:
 
     @classmethod
     def of(cls, job: Job, label: str | None = None) -> Self:
+        """Before its first event: the stream tells the job's whole story from there."""
         training = job.spec["training"]
         return cls(
             label or job.name,
             training["steps"],
             training["batch_size"],
-            job.status,
-            job.phase,
-            job.progress.step,
-            dict(job.latest_metrics),
+            "queued",
+            None,
+            job.progress.step if job.attempt == 0 else 0,  # the retry of an export begins trained
         )
 
     def take(self, event: Event) -> None:

@@ -1,5 +1,6 @@
 """A process that is started again whenever it dies."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -64,7 +65,8 @@ class Child:
     def kill(self) -> None:
         """The whole group, because a killed process leaves its own children behind."""
         if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # `poll` knows nothing while the end is being reported
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def _report_end(self, process: subprocess.Popen[bytes]) -> None:
         self.events.put(Ended(self, process.wait()))

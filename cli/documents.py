@@ -12,8 +12,10 @@ def read_json(source: str) -> Any:
     """The document in a file, or on standard input for `-`. Raises InputInvalid."""
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputInvalid(f"{source} can not be read: {error}") from None
+    except OSError as error:
+        raise InputInvalid(f"{source} can not be read ({error.strerror}): give the path of a JSON file") from None
+    except UnicodeDecodeError:
+        raise InputInvalid(f"{source} is not text in UTF-8: give a JSON file") from None
     try:
         return json.loads(text)
     except ValueError as error:

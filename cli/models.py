@@ -67,7 +67,8 @@ def predict(
     document = read_json(rows)
     given = document.get("rows") if isinstance(document, dict) else document
     if not isinstance(given, list):
-        raise InputInvalid(f'{rows} holds no rows: write [[…], …] or {{"rows": [[…], …]}}')
+        name = "standard input" if rows == "-" else rows
+        raise InputInvalid(f'{name} holds no rows: write [[…], …] or {{"rows": [[…], …]}}')
     with Client() as client:
         answer = client.predict(model, given, version, alias)
     if as_json:

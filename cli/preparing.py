@@ -149,7 +149,15 @@ def _told(action: Callable[[Settings], None]) -> int:
     """Exit code of an action; an error is one line, never a traceback."""
     try:
         action(processes.settings())
-    except (EvenkeelError, OSError, SQLAlchemyError) as error:
-        print(f"evenkeel: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+    except (EvenkeelError, OSError) as error:
+        print(f"evenkeel: {error}", file=sys.stderr)
+        return 1
+    except SQLAlchemyError as error:
+        reason = str(error).strip().splitlines()[0]
+        print(
+            f"evenkeel: the database can not be used ({reason}): see EVENKEEL_DATABASE_URL, for instance "
+            "postgresql+psycopg://user:password@host/name, or leave it out for SQLite in the home",
+            file=sys.stderr,
+        )
         return 1
     return 0

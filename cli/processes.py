@@ -42,9 +42,9 @@ def parent() -> int | None:
 
 
 def finish(run: Callable[[Settings, int | None], int | None]) -> NoReturn:
-    """Runs a server process to its end; an error of ours is one line, never a traceback."""
+    """Runs a server process to its end; an error of ours, or of a file, is one line, never a traceback."""
     try:
         sys.exit(run(settings(), parent()))
-    except EvenkeelError as error:
-        print(f"evenkeel: {error.message}", file=sys.stderr)
+    except (EvenkeelError, OSError) as error:
+        print(f"evenkeel: {error}", file=sys.stderr)
         sys.exit(1)

@@ -36,8 +36,8 @@ def main() -> int:
     setproctitle("evenkeel: up")
     try:
         return run(processes.settings(), processes.parent())
-    except EvenkeelError as error:
-        print(f"evenkeel up: {error.message}", file=sys.stderr)
+    except (EvenkeelError, OSError) as error:
+        print(f"evenkeel up: {error}", file=sys.stderr)
         return 1
 
 

@@ -6,7 +6,7 @@ from queue import SimpleQueue
 
 from cli.board import board_for
 from cli.output import complain
-from evenkeel import Client, EvenkeelClientError, Event, Job
+from evenkeel import Client, Event, Job
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2}
 
@@ -46,7 +46,7 @@ def _listen(client: Client, job: Job, heard: SimpleQueue[Heard]) -> None:
     try:
         for event in client.stream(job):
             heard.put((job.id, event))
-    except (EvenkeelClientError, OSError, ValueError) as error:
+    except Exception as error:  # whatever it is, the reader of `heard` tells it; after Ctrl-C nobody reads
         heard.put((job.id, error))
     else:
         heard.put((job.id, None))

@@ -172,7 +172,7 @@ def _storage(url: str) -> Storage:
 
 def _write_durably(target: Path, content: bytes) -> None:
     """Temporary file → fsync → rename → fsync folder; the temporary file never survives an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_durably(target.parent)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -183,8 +183,20 @@ def _write_durably(target: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(target.parent, os.O_RDONLY)
+    _sync(target.parent)
+
+
+def _make_durably(folder: Path) -> None:
+    """A folder that is lost in a power cut takes the files in it along, however well they were written."""
+    if not folder.is_dir():
+        _make_durably(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

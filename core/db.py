@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Timeout
 from core.errors import Unavailable
 
 BUSY_TIMEOUT_MS = 10_000
+SIGNS_OF_NO_SCHEMA = ("no such table", "unable to open database file")
 POOL_TIMEOUT_SECONDS = 5
 RETRY_AFTER_SECONDS = 2
 
@@ -113,8 +114,11 @@ def _unavailable_when_away() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, TimeoutError) as error:
+        reason = _short(error)
+        empty = any(sign in reason for sign in SIGNS_OF_NO_SCHEMA)
+        remedy = "run `evenkeel migrate` on this home first" if empty else "try again"
         raise Unavailable(
-            f"the database does not answer ({_short(error)}); try again", retry_after_seconds=RETRY_AFTER_SECONDS
+            f"the database does not answer ({reason}); {remedy}", retry_after_seconds=RETRY_AFTER_SECONDS
         ) from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from evenkeel.discovery import Address
-from evenkeel.errors import EvenkeelClientError, NotReachable, from_problem
+from evenkeel.errors import EvenkeelClientError, Invalid, NotReachable, from_problem
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
@@ -98,6 +98,10 @@ class Transport:
                     raise failure from None
                 backoff.sleep(failure)
                 continue
+            except ValueError as error:  # of the encoder: JSON has no word for NaN and infinity
+                raise Invalid(
+                    f"the request can not be written as JSON ({error}): leave out or replace NaN and infinite values"
+                ) from None
             self._met = True
             if response.is_success:
                 return response

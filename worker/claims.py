@@ -1,12 +1,16 @@
 """Claims: how a job becomes this slot's."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
+from core.errors import StorageFailed
 from core.queries import checkpoints, events, leases
 from core.queries.events import EventDraft
 from worker.messages import CheckpointReference, Order
 from worker.node import Node
+
+log = logging.getLogger("evenkeel.worker")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,20 @@ def claim_next(node: Node, slot: int) -> Claim | None:
         connection.execute(events.append(row.id, row.base, row.attempt, [draft]))
         found = connection.execute(checkpoints.of_job(row.id)).all()
     return Claim(row, tuple(CheckpointReference(c.name, c.sha256, c.bytes, c.step) for c in found))
+
+
+def sweep(node: Node, claim: Claim) -> None:
+    """Removes checkpoint files that no row names: what earlier attempts had written when they were killed.
+    They are nobody's, because the claim has fenced out whoever might still name them."""
+    if claim.attempt == 1:
+        return
+    named = {reference.name for reference in claim.checkpoints}
+    try:
+        for name in node.store.names(f"checkpoints/{claim.job_id}"):
+            if name not in named:
+                node.store.delete(name)
+    except StorageFailed as error:
+        log.warning("%s: files of earlier attempts stay behind: %s", claim.job_id, error.message)
 
 
 def order_for(node: Node, slot: int, claim: Claim) -> Order:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from core.identifiers import new_id
 from core.queries import models
@@ -46,7 +47,11 @@ def _model_id(connection: Connection, tenant_id: str, name: str) -> str:
     if found is not None:
         return str(found.id)
     model_id = new_id("mdl")
-    connection.execute(models.create(model_id, tenant_id, name))
+    try:
+        with connection.begin_nested():
+            connection.execute(models.create(model_id, tenant_id, name))
+    except IntegrityError:  # another job has published its first version meanwhile
+        return str(connection.execute(models.by_name(tenant_id, name)).one().id)
     return model_id
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import Unavailable
 from core.queries import events, leases
 from worker import forkserver
-from worker.claims import Claim, claim_next, order_for
+from worker.claims import Claim, claim_next, order_for, sweep
 from worker.forkserver import Trainer, TrainerGone
 from worker.ledger import Fenced, Ledger
 from worker.losses import loss_drafts
@@ -60,6 +60,7 @@ def run_next(node: Node, slot: int) -> bool:
     if claim is None:
         return False
     log.info("%s attempt %d runs on slot %d", claim.job_id, claim.attempt, slot)
+    sweep(node, claim)
     ledger = Ledger(node.database, node.store, claim, node.settings.lease_seconds)
     try:
         trainer = forkserver.start(order_for(node, slot, claim))

@@ -59,8 +59,13 @@ def array_of(rows: list[Any], shape: tuple[int, ...], columns: tuple[str, ...]) 
 
 def _levels(first: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Sizes of the lists in a row: the input's shape when the first row is nested, else one flat list."""
-    nested = len(shape) > 1 and isinstance(first, list) and len(first) > 0 and isinstance(first[0], list)
-    return shape if nested else (prod(shape),)
+    depth = 0
+    while isinstance(first, list) and first and depth < len(shape):
+        first, depth = first[0], depth + 1
+    if depth < 2:
+        return (prod(shape),)
+    # One channel may go without its own list: a grey image is rows of pixels.
+    return shape[1:] if depth == len(shape) - 1 and shape[0] == 1 else shape
 
 
 def _from_lists(rows: list[Any], levels: tuple[int, ...], columns: tuple[str, ...]) -> list[Any]:

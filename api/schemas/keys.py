@@ -1,8 +1,9 @@
 """API keys as clients see them."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from core.clock import rfc3339
 from core.credentials import Scope
@@ -14,6 +15,13 @@ class KeyRequest(BaseModel):
     scopes: Annotated[list[Scope], Field(min_length=1)]
     expires_at: AwareDatetime | None = None
     """RFC 3339 with an offset; null: never."""
+
+    @field_validator("expires_at")
+    @classmethod
+    def _is_to_come(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value <= datetime.now(UTC):
+            raise ValueError(f"is over ({value.isoformat()}): give a time to come, or leave it out")
+        return value
 
 
 class Key(BaseModel):

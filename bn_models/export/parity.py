@@ -85,7 +85,7 @@ def compare(
     output_scale = _largest(exact)
     tolerance = max(RELATIVE_TOLERANCE * output_scale, FLOAT32_FACTOR * float32_error)
     return ParityReceipt(
-        passed=difference <= tolerance,  # false also when either is NaN
+        passed=bool(np.isfinite(tolerance)) and difference <= tolerance,  # false also when either is NaN
         maximum_difference=difference,
         tolerance=tolerance,
         float32_error=float32_error,

@@ -35,6 +35,11 @@ def one(tenant_id: str, job_id: str) -> Select[Any]:
     return select(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.id == job_id)
 
 
+def held(tenant_id: str, job_id: str) -> Select[Any]:
+    """As `one`, and nobody else moves the job before the transaction ends."""
+    return one(tenant_id, job_id).with_for_update()
+
+
 def by_idempotency_key(tenant_id: str, key: str) -> Select[Any]:
     return select(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.idempotency_key == key)
 

@@ -2,19 +2,21 @@
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 Name = Annotated[
     str,
     Field(
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
+        pattern=NAME.pattern,
         description="lower-case letters, digits, '.', '_' and '-'; at most 63 characters",
     ),
 ]
-PositiveInt = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(strict=True, ge=1)]
+Fraction = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
 
 
 class Spec(BaseModel):

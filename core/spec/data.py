@@ -46,10 +46,10 @@ class DatasetSpec(Spec):
     validation_fraction: Fraction = 0.0
     """Share of the training rows held out for validation. Default: 0.1 for sources without an
     official split, 0 for mnist and fashion_mnist, whose training set is used whole."""
-    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    test_fraction: Annotated[float, Field(strict=True, gt=0.0, lt=1.0)] | None = None
     """Share of all rows held out for the test; null where the source has an official test set.
     Default: 0.2 elsewhere."""
-    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    split_seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     """Which rows fall into which split; apart from `training.seed`, so that seeds share a split."""
 
     @model_validator(mode="before")

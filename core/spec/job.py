@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from core.spec.base import Name, Spec
+from core.spec.base import NAME, Name, Spec
 from core.spec.data import DatasetSpec
 from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
@@ -15,10 +15,15 @@ MetadataKey = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
 MetadataValue = Annotated[str, Field(max_length=512, pattern=NO_NUL)]
 
 
+DEFAULT_KINDS = {"optimizer": "sgd", "schedule": "constant"}
+"""What an object of these sections is that does not say its kind."""
+
+
 class PublishSpec(Spec):
     """The model that the finished job becomes a version of."""
 
     model: Name
+    """Default: the job's name."""
     alias: Name | None = "latest"
     """Moved to the new version in the same transaction; null: no alias moves."""
 
@@ -27,7 +32,7 @@ class JobSpec(Spec):
     name: Name
     """Default: source and family, for instance `mnist-mlp`."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16, default_factory=dict)]
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    priority: Annotated[int, Field(strict=True, ge=-100, le=100)] = 0
     """Queued jobs of a higher priority run first."""
     dataset: DatasetSpec
     network: NetworkSpec
@@ -49,7 +54,14 @@ class JobSpec(Spec):
         value = dict(value)
         if "name" not in value:
             value["name"] = _default_name(value)
-        value.setdefault("publish", {"model": value["name"]})
+        for section, kind in DEFAULT_KINDS.items():
+            if isinstance(value.get(section), dict):
+                value[section] = {"kind": kind} | value[section]
+        publish = value.setdefault("publish", {})
+        if isinstance(publish, dict) and "model" not in publish:
+            named = isinstance(value["name"], str) and NAME.fullmatch(value["name"])
+            # A name that is refused is refused once, where it stands.
+            value["publish"] = publish | {"model": value["name"] if named else "unnamed"}
         return value
 
 

@@ -27,7 +27,7 @@ class Conv2d(Spec):
     channels: PositiveInt
     kernel_size: PositiveInt
     stride: PositiveInt = 1
-    padding: Annotated[int, Field(ge=0)] = 0
+    padding: Annotated[int, Field(strict=True, ge=0)] = 0
     bias: bool = True
 
 

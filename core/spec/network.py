@@ -14,7 +14,7 @@ class InitializationSpec(Spec):
     kind: Literal["normal", "uniform", "xavier_normal", "xavier_uniform", "he_normal", "he_uniform"] = "he_normal"
     """`normal`: N(0, scale²); `uniform`: U(-scale, scale); the others draw with the standard
     deviation of Glorot & Bengio (2010) or He et al. (2015), times scale."""
-    scale: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
+    scale: Annotated[float, Field(strict=True, gt=0.0, le=1e6)] = 1.0
     """Standard deviation (`normal`), bound (`uniform`), or a factor on the derived one. Default: 0.1
     for `normal` and `uniform`, else 1."""
 
@@ -44,7 +44,7 @@ class ConvNetSpec(Spec):
     family: Literal["convnet"] = "convnet"
     channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)] = (32, 64)
     """Feature maps of each stage."""
-    kernel_size: Annotated[int, Field(ge=1, le=31)] = 3
+    kernel_size: Annotated[int, Field(strict=True, ge=1, le=31)] = 3
     """Square kernel; odd, so that padding keeps the size of the map."""
     pool_every: PositiveInt = 1
     """A 2×2 max-pooling follows every n-th stage."""

@@ -14,9 +14,9 @@ class BatchNormSpec(Spec):
 
     placement: Literal["before_activation", "after_activation"] = "before_activation"
     """Before the activation, as the paper has it, or after."""
-    momentum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    momentum: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 0.1
     """Weight of the newest batch in the running average: 0.1 here is 0.9 in Keras' convention."""
-    eps: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-5
+    eps: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 1e-5
     """Added to the variance before the square root."""
     affine: bool = True
     """Learn gamma and beta, one pair per activation (per feature map for convolutions)."""
@@ -28,6 +28,9 @@ def _expand_shorthand(value: Any) -> Any:
         return {}
     if value is False:
         return None
+    if isinstance(value, str | int | float | list):
+        fields = ", ".join(BatchNormSpec.model_fields)
+        raise ValueError(f"must be true, false, or an object with {fields}, not {value!r:.80}")
     return value
 
 

@@ -6,19 +6,19 @@ from pydantic import Field, model_validator
 
 from core.spec.base import Fraction, PositiveInt, Spec
 
-Rate = Annotated[float, Field(gt=0.0, le=1e6)]
-Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+Rate = Annotated[float, Field(strict=True, gt=0.0, le=1e6)]
+Beta = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
 
 
 class OptimizerBase(Spec):
     learning_rate: Rate
-    weight_decay: Annotated[float, Field(ge=0.0, le=1e3)] = 0.0
+    weight_decay: Annotated[float, Field(strict=True, ge=0.0, le=1e3)] = 0.0
     """L2 penalty (sgd, adam) or decoupled decay (adamw) of the weights."""
     decay_normalization: bool = False
     """Apply weight_decay to gamma and beta too."""
     decay_biases: bool = False
     """Apply weight_decay to biases too."""
-    clip_norm: Annotated[float, Field(gt=0.0)] | None = None
+    clip_norm: Annotated[float, Field(strict=True, gt=0.0)] | None = None
     """Scale the gradient down to this global L2 norm when it is longer; null: never."""
 
 
@@ -40,19 +40,19 @@ class AdamSpec(OptimizerBase):
     learning_rate: Rate = 1e-3
     beta1: Beta = 0.9
     beta2: Beta = 0.999
-    eps: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
+    eps: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 1e-8
 
 
 class AdamWSpec(AdamSpec):
     kind: Literal["adamw"] = "adamw"  # type: ignore[assignment]
-    weight_decay: Annotated[float, Field(ge=0.0, le=1e3)] = 1e-2
+    weight_decay: Annotated[float, Field(strict=True, ge=0.0, le=1e3)] = 1e-2
 
 
 OptimizerSpec = Annotated[SGDSpec | AdamSpec | AdamWSpec, Field(discriminator="kind")]
 
 
 class ScheduleBase(Spec):
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(strict=True, ge=0)] = 0
     """The rate rises linearly over this many first steps."""
 
 
@@ -64,18 +64,18 @@ class StepSchedule(ScheduleBase):
     kind: Literal["step"] = "step"
     every: PositiveInt
     """The rate is multiplied by `factor` each time this many steps have passed."""
-    factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    factor: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 0.1
 
 
 class CosineSchedule(ScheduleBase):
     kind: Literal["cosine"] = "cosine"
-    final_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    final_fraction: Annotated[float, Field(strict=True, ge=0.0, le=1.0)] = 0.0
     """The rate falls along half a cosine to this share of itself at the last step."""
 
 
 class ExponentialSchedule(ScheduleBase):
     kind: Literal["exponential"] = "exponential"
-    final_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    final_fraction: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 0.01
     """The rate falls exponentially to this share of itself at the last step."""
 
 
@@ -90,19 +90,19 @@ class EarlyStoppingSpec(Spec):
 
     metric: Literal["validation/loss", "validation/accuracy"] = "validation/loss"
     patience: PositiveInt = 5
-    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+    min_delta: Annotated[float, Field(strict=True, ge=0.0)] = 0.0
     restore_best: bool = True
     """Freeze the best weights seen, not the last ones."""
 
 
 class TrainingSpec(Spec):
-    steps: Annotated[int, Field(ge=1)] = 1000
+    steps: Annotated[int, Field(strict=True, ge=1)] = 1000
     """Optimizer updates."""
     batch_size: PositiveInt = 60
     tail: Literal["drop", "merge"] = "merge"
     """The incomplete last batch of an epoch is dropped, or merged into the batch before it when it
     is too small for batch statistics (a single sample); otherwise it is a batch of its own."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     evaluate_every: PositiveInt = 500
     """Steps between evaluations on the validation and test splits; the last step is always evaluated."""
     checkpoint_every: PositiveInt = 1000
@@ -113,13 +113,13 @@ class TrainingSpec(Spec):
     early_stopping: EarlyStoppingSpec | None = None
     record_gradient_norm: bool = False
     """Record `optimizer/gradient_norm` at every step."""
-    time_limit_seconds: Annotated[float, Field(gt=0.0, le=1e8)] | None = None
+    time_limit_seconds: Annotated[float, Field(strict=True, gt=0.0, le=1e8)] | None = None
     """Running time, all attempts together, after which the job fails with `deadline_exceeded`."""
 
 
 class ResourcesSpec(Spec):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,3})$")] = "auto"
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    threads: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
     """CPU threads of the trainer. Part of the spec because another count gives other bits."""
     deterministic: bool = True
     """Use deterministic algorithms on CUDA, so that a resumed run is bit-identical."""

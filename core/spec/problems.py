@@ -1,50 +1,124 @@
-"""Pydantic's findings as problems of fields, with JSON pointers into the body that the user sent."""
+"""Pydantic's findings as problems of fields: pointers into the body that the user sent, and words with the remedy."""
 
-from typing import Any
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from core.errors import FieldProblem
 
 DISCRIMINATORS = ("family", "kind", "layer")
 SHOWN_CHARACTERS = 80
+OBJECT_TYPES = frozenset(("model_type", "model_attributes_type", "dict_type", "mapping_type"))
+LIST_TYPES = frozenset(("tuple_type", "list_type"))
+PATTERNS = {
+    r"^[a-z0-9][a-z0-9._-]{0,62}$": "must be lower-case letters, digits, '.', '_' and '-', at most 63, "
+    "the first a letter or a digit",
+    r"^(auto|cpu|cuda|cuda:[0-9]{1,3})$": "must be auto, cpu, cuda, or cuda: and a number",
+}
+
+PLAINER = (
+    ("Input should be", "must be"),
+    ("a valid integer", "a whole number"),
+    ("a valid number", "a number"),
+    ("a valid string", "a text"),
+    ("a valid boolean", "true or false"),
+)
+
+Models = Sequence[type[BaseModel]]
+Location = tuple[str | int, ...]
 
 
-def field_problems(error: ValidationError, body: Any) -> tuple[FieldProblem, ...]:
-    return tuple(_problem(part, body) for part in error.errors(include_url=False))
+def field_problems(error: ValidationError, schema: type[BaseModel]) -> tuple[FieldProblem, ...]:
+    return tuple(_problem(part, schema) for part in error.errors(include_url=False))
 
 
-def _problem(part: Any, body: Any) -> FieldProblem:
-    message = part["msg"].removeprefix("Value error, ")
-    if part["type"] == "extra_forbidden":
-        message = "unknown field: check its spelling, or leave it out"
-    elif part["type"] not in ("missing", "value_error") and not isinstance(part["input"], dict | list):
-        message = f"{message}, not {_shown(part['input'])}"
-    return FieldProblem(pointer(part["loc"], body), part["type"], message)
+def _problem(part: Any, schema: type[BaseModel]) -> FieldProblem:
+    kind, value = part["type"], part["input"]
+    location, models = _followed(schema, part["loc"])
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        name = part["ctx"]["discriminator"].strip("'")
+        location = (*location, name)
+        given = value.get(name) if isinstance(value, dict) and name in value else None
+        start = "is missing: " if kind == "union_tag_not_found" else f"is {_shown(given)}: "
+        message = f"{start}give one of {', '.join(_tags(models, name))}"
+    elif kind == "extra_forbidden":
+        message = _unknown(str(location[-1]), _followed(schema, part["loc"][:-1])[1])
+    elif kind == "missing":
+        message = f"is missing: give {_wanted(models, 'it')}"
+    elif kind in OBJECT_TYPES:
+        message = f"must be {_wanted(models, 'an object')}, not {_shown(value)}"
+    elif kind in LIST_TYPES:
+        message = f"must be a list, not {_shown(value)}"
+    elif kind == "value_error":
+        message = part["msg"].removeprefix("Value error, ")
+    else:
+        fallback = part["msg"]
+        for theirs, ours in PLAINER:
+            fallback = fallback.replace(theirs, ours)
+        message = f"{PATTERNS.get(part.get('ctx', {}).get('pattern', ''), fallback)}, not {_shown(value)}"
+    return FieldProblem(pointer(location), kind, message)
 
 
-def pointer(location: tuple[str | int, ...], body: Any) -> str:
-    """RFC 6901 pointer. Pydantic puts the chosen member of a union into the location; the body has no such level."""
-    steps = []
-    here = body
+def pointer(location: Location) -> str:
+    """RFC 6901."""
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in location)
+
+
+def _unknown(name: str, models: Models) -> str:
+    known = [field for model in models for field in model.model_fields]
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"unknown field: did you mean {close[0]}?"
+    listed = f"; known here are {', '.join(known)}" if known else ""
+    return f"unknown field: check its spelling, or leave it out{listed}"
+
+
+def _wanted(models: Models, otherwise: str) -> str:
+    """What stands at a place, for instance `an object with family (mlp, convnet)`."""
+    for name in DISCRIMINATORS:
+        if len(models) > 1 and all(name in model.model_fields for model in models):
+            return f"an object with {name} (one of {', '.join(_tags(models, name))})"
+    if len(models) == 1:
+        return f"an object with {', '.join(models[0].model_fields)}"
+    return otherwise
+
+
+def _tags(models: Models, name: str) -> list[str]:
+    return [str(model.model_fields[name].default) for model in models if name in model.model_fields]
+
+
+def _followed(schema: type[BaseModel], location: Location) -> tuple[Location, Models]:
+    """The place in the body, and the models that its value can be; none where it is no object of ours.
+
+    Pydantic puts the chosen member of a union into its location; the body has no such level.
+    """
+    here: Models = [schema]
+    kept: list[str | int] = []
     for step in location:
-        if isinstance(here, dict) and step not in here and any(here.get(name) == step for name in DISCRIMINATORS):
-            continue
-        if isinstance(here, dict) and step not in here and str(step).endswith("Spec"):
-            continue
-        steps.append(str(step).replace("~", "~0").replace("/", "~1"))
-        here = _child(here, step)
-    return "".join(f"/{step}" for step in steps)
+        tagged = [model for model in here if any(step in _tags([model], name) for name in DISCRIMINATORS)]
+        fields = [model.model_fields[str(step)] for model in here if str(step) in model.model_fields]
+        if tagged and len(here) > 1:
+            here = tagged
+        elif fields or not (here and str(step).endswith("Spec")):
+            kept.append(step)
+            here = [model for field in fields for model in _models_in(field.annotation)]
+    return tuple(kept), here
 
 
-def _child(here: Any, step: str | int) -> Any:
-    if isinstance(here, dict):
-        return here.get(step)
-    if isinstance(here, list) and isinstance(step, int) and step < len(here):
-        return here[step]
-    return None
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    """As the user wrote it, that is as JSON; an object or a list by its kind only."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

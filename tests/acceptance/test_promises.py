@@ -1,10 +1,12 @@
 """What the service promises, seen from outside."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from evenkeel import Client
@@ -125,3 +127,28 @@ def test_three_hundred_jobs_on_two_slots_run_exactly_once_each(own_service: Serv
 def all_ended(client: Client) -> bool:
     threading.Event().wait(0.5)
     return client.jobs(status=["queued", "running"], limit=1) == []
+
+
+@pytest.mark.slow
+def test_an_api_that_is_killed_while_it_takes_jobs_makes_each_of_them_once(own_service: Service) -> None:
+    client = own_service.client()
+    killers: list[threading.Timer] = []
+
+    def kill(process: psutil.Process) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+    def submit(i: int) -> str:
+        if i % 15 == 7:
+            killers.append(threading.Timer(i * 0.0002, kill, [own_service.api()]))
+            killers[-1].start()
+        return client.submit(TINY | {"name": "post"}, idempotency_key=f"k{i}").id
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(submit, range(60)))
+    again = [client.submit(TINY | {"name": "post"}, idempotency_key=f"k{i}").id for i in range(60)]
+
+    assert len(killers) == 4
+    assert again == made
+    assert len(set(made)) == len(client.jobs(name="post", limit=200)) == 60
+    assert "killed by SIGKILL" in own_service.log.read_text()

@@ -75,7 +75,14 @@ def test_the_description_is_whole_and_has_examples(client: TestClient) -> None:
     for path, found in schema["paths"].items():
         for method, operation in found.items():
             described(path, method, operation)
-    assert client.get("/docs").status_code == 200
+
+
+def test_the_page_for_people_asks_nobody_else(client: TestClient) -> None:
+    page = client.get("/docs")
+
+    assert page.status_code == 200
+    assert "/openapi.json" in page.text
+    assert not re.search(r"https?://", page.text)
 
 
 def described(path: str, method: str, operation: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from api.estimate import STEP_OVERHEAD_SECONDS
 from core.db import Database
 from tests.api.application import TestClient
 from tests.api.bench import SPEC, Tenant, Worker, submit
@@ -103,7 +104,8 @@ def test_the_estimate_is_measured_once_a_job_has_succeeded(
 
     answer = client.post("/v1/jobs:validate", json=SPEC, headers=tenant.headers).json()
 
-    expected = 100 * answer["flops_per_step"] / (20_000_000 * 50.0)
+    arithmetic = (1 / 50.0 - STEP_OVERHEAD_SECONDS) * answer["flops_per_step"] / 20_000_000
+    expected = 100 * (arithmetic + STEP_OVERHEAD_SECONDS)
     assert answer["estimate"] == {"seconds": round(expected, 3), "basis": "measured"}
 
 

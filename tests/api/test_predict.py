@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from api.inference.engine import Engine
+from api.inference.rows import array_of
 from core.artifacts import ArtifactStore
 from core.settings import Settings
 from tests.api.application import TestClient
@@ -54,6 +55,13 @@ def test_an_image_is_taken_flat_or_nested(client: TestClient, tenant: Tenant, st
 
     assert answer.status_code == 200
     assert answer.json() == predict(client, tenant, flat, "pictures").json()
+
+
+def test_a_grey_image_may_be_rows_of_pixels() -> None:
+    picture = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+
+    assert array_of([picture], (1, 2, 3), ()).tolist() == [[picture]]
+    assert array_of([[picture]], (1, 2, 3), ()).tolist() == [[picture]]
 
 
 def test_a_regression_answers_in_the_targets_units(client: TestClient, tenant: Tenant, store: ArtifactStore) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from bn_models import population
+from bn_models import networks
 from bn_models.architecture import batch_bounds
 from bn_models.normalization import batch_statistics, normalizations, recording
 from bn_models.population import apply, measure, sample_order, using
@@ -44,7 +44,7 @@ def naive(network, inputs, spec, batch_size, seed):
 def test_many_batches_at_once_equal_batch_by_batch(
     make_network, rows, monkeypatch, family, estimator, batch_size, samples, placement
 ):
-    monkeypatch.setattr(population, "CPU_CHUNK_ELEMENTS", 2**11)  # several chunks of several batches
+    monkeypatch.setattr(networks, "CPU_CHUNK_ELEMENTS", 2**11)  # several chunks of several batches
     spec = PopulationSpec(estimator=estimator, samples=samples)
     network = make_network(family, BatchNormSpec(placement=placement), dropout=0.5)
     inputs = rows(network, 69)

@@ -1,4 +1,5 @@
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +27,22 @@ def test_a_job_is_known_by_its_events(tracked):
 
     assert (tracked.stage, tracked.step, tracked.seconds_left) == ("training", 50, 5.0)
     assert tracked.figures() == ["loss 0.5", "test 90.0 %", "600 examples/s", "5 s left"]
+
+
+def test_a_job_that_has_ended_is_told_from_its_beginning():
+    job = SimpleNamespace(
+        name="first",
+        spec={"training": {"steps": 100, "batch_size": 60}},
+        status="succeeded",
+        phase=None,
+        attempt=1,
+        progress=SimpleNamespace(step=100),
+        latest_metrics={"train/loss": 0.1},
+    )
+
+    told = Tracked.of(job)
+
+    assert (told.stage, told.step, told.figures()) == ("queued", 0, [])
 
 
 def test_a_step_that_was_recorded_later_does_not_move_the_bar_back_but_a_rewind_does(tracked):

@@ -5,6 +5,10 @@ import stat
 import time
 
 import psutil
+import pytest
+
+from cli import lock
+from core.errors import SettingsInvalid
 
 DEAF_WORKER = """
 import os, signal, sys
@@ -105,6 +109,14 @@ def test_the_children_end_within_a_second_of_a_killed_parent_and_the_home_is_fre
     successor.wait_until_ready()
 
     successor.end()
+
+
+def test_a_home_that_can_not_be_one_is_refused_with_the_remedy(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+
+    with pytest.raises(SettingsInvalid, match=r"file can not be a home .*--home"):
+        lock.hold(file)
 
 
 def test_a_port_that_is_taken_is_named_before_anything_starts(small_up, tmp_path):

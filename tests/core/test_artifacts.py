@@ -50,11 +50,12 @@ def test_a_full_disk_leaves_no_file_behind(
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    store.put("a/before.bin", b"weights")
     monkeypatch.setattr("core.artifacts.os.fsync", full)
 
     with pytest.raises(StorageFailed, match="No space left"):
         store.put("a/b.bin", b"weights")
-    assert list((tmp_path / "artifacts" / "a").iterdir()) == []
+    assert [file.name for file in (tmp_path / "artifacts" / "a").iterdir()] == ["before.bin"]
 
 
 def test_deleting_twice_is_no_error(store: ArtifactStore) -> None:
@@ -72,3 +73,17 @@ def test_an_object_store_works_the_same() -> None:
     artifact = store.put("a/b.bin", b"weights")
 
     assert store.get("a/b.bin", artifact.sha256) == b"weights"
+
+
+def test_new_folders_are_as_durable_as_the_file_in_them(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[Path] = set()
+    monkeypatch.setattr(
+        "core.artifacts.os.fsync", lambda descriptor: synced.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+    )
+
+    store.put("a/b/c.bin", b"weights")
+
+    root = tmp_path / "artifacts"
+    assert {tmp_path, root, root / "a", root / "a" / "b"} <= synced

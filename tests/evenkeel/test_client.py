@@ -42,6 +42,11 @@ def test_two_submissions_have_two_idempotency_keys(service, client, answer, job_
     assert service.requests[1].headers["Idempotency-Key"] == "mine"
 
 
+def test_rows_that_json_can_not_say_are_refused_with_the_remedy(client):
+    with pytest.raises(Invalid, match="replace NaN and infinite values"):
+        client.predict("first", [[math.nan]])
+
+
 def test_a_spec_object_is_sent_with_its_defaults_written_out(service, client, answer, job_body):
     service.answers = [answer(201, job_body())]
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from core.db import Database
 from core.queries import jobs
 from tests.worker.bench import DIGITS, TENANT, Bench, wait_until
+from tests.worker.test_supervisor import trainer_of
 from worker import forkserver, reaper, supervisor
 from worker.claims import claim_next
 from worker.forkserver import Trainer, TrainerGone
@@ -139,3 +140,19 @@ def test_a_reaper_outlives_an_error_that_nobody_thought_of(bench: Bench) -> None
     database.close()
 
     assert not thread.is_alive()
+
+
+def test_files_that_a_lost_attempt_left_behind_are_swept_and_named_ones_stay(bench: Bench) -> None:
+    job_id = bench.submit(DIGITS | {"publish": None})
+    thread = bench.run_aside()
+    bench.wait_for_checkpoint(job_id, 50)
+    trainer_of(job_id).kill()
+    bench.finish(thread)
+    folder = f"checkpoints/{job_id}"
+    for stray in ("000000000009-1.safetensors", ".000000000060-1.safetensors.0a0b0c0d.tmp"):
+        bench.node.store.put(f"{folder}/{stray}", b"half")
+
+    bench.run()
+
+    assert bench.row(job_id).state == "succeeded"
+    assert bench.node.store.names(folder) == sorted(row.name for row in bench.checkpoints(job_id))

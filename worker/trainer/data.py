@@ -156,12 +156,12 @@ def _input_scaling(spec: DatasetSpec, raw: RawData, rows: Tensor | None) -> Inpu
         return InputScaling(np.zeros(1), np.full(1, unit))
     inputs = raw.rows.inputs if rows is None else raw.rows.inputs[rows.numpy()]
     if raw.facts.kind == "table":
-        return _standardizing(inputs.mean(axis=0), inputs.std(axis=0))
+        return standardizing(inputs.mean(axis=0), inputs.std(axis=0))
     # One mean and deviation over all pixels, from how often each byte occurs: exact, and no copy as floats.
     counts = sum(np.bincount(chunk.ravel(), minlength=256) for chunk in np.array_split(inputs, len(inputs) // 1000 + 1))
     values = np.arange(256.0)
     mean = np.sum(counts * values) / inputs.size
-    return _standardizing(np.full(1, mean), np.sqrt(np.sum(counts * (values - mean) ** 2, keepdims=True) / inputs.size))
+    return standardizing(np.full(1, mean), np.sqrt(np.sum(counts * (values - mean) ** 2, keepdims=True) / inputs.size))
 
 
 def _output_scaling(raw: RawData, rows: Tensor | None) -> OutputScaling | None:
@@ -171,6 +171,11 @@ def _output_scaling(raw: RawData, rows: Tensor | None) -> OutputScaling | None:
     return OutputScaling(float(targets.mean()), float(targets.std()) or 1.0)
 
 
-def _standardizing(mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> InputScaling:
-    """A column that never changes is only centred."""
-    return InputScaling(mean, 1.0 / np.where(deviation > 0.0, deviation, 1.0))
+def standardizing(mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> InputScaling:
+    """A column that never changes is only centred; below float32's resolution a deviation is rounding.
+
+    The offset is rounded here, as training and the exported graph subtract it in float32: of a
+    column of mean 1000 and deviation 0.1 another digit would be a difference of 1e-4 deviations.
+    """
+    changes = deviation > np.finfo(np.float32).eps * np.abs(mean)
+    return InputScaling(mean.astype(np.float32).astype(np.float64), 1.0 / np.where(changes, deviation, 1.0))

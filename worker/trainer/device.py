@@ -36,6 +36,7 @@ def numerics(resources: ResourcesSpec, gpu: int | None = None) -> Iterator[torch
     """The device, with threads and determinism set as the spec says; these and the generator are put back."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     benchmark, random_state = torch.backends.cudnn.benchmark, torch.default_generator.get_state()
+    convolution = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA starts; nothing is deterministic without
     device = choose(resources, gpu)
     try:
@@ -44,12 +45,15 @@ def numerics(resources: ResourcesSpec, gpu: int | None = None) -> Iterator[torch
             torch.cuda.set_device(device)
             torch.use_deterministic_algorithms(resources.deterministic)
             torch.backends.cudnn.benchmark = not resources.deterministic
+            # torch's default is TF32, with 10 bits of mantissa: neither `float32` nor what the served graph computes.
+            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         yield device
     finally:
         torch.set_num_threads(threads)
         torch.default_generator.set_state(random_state)
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = benchmark
+        torch.backends.cudnn.conv.fp32_precision = convolution  # type: ignore[attr-defined]
 
 
 def fingerprint(device: torch.device, resources: ResourcesSpec) -> str:

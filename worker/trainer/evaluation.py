@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bn_models.architecture import batch_bounds
-from bn_models.networks import Network
+from bn_models.networks import Network, rows_at_once
 from bn_models.normalization import batch_statistics, evaluation, normalizations
 from bn_models.population import PopulationStatistics, using
 from worker.trainer.data import Data, Split
@@ -17,9 +17,6 @@ from worker.trainer.reporting import Reporter
 
 Scores = dict[str, float]
 GapReport = dict[str, Scores]
-
-CHUNK_ROWS = 1000
-"""Rows evaluated at once: enough to keep a device busy, few enough to stay near the caches of a CPU."""
 
 
 def loss_of(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -31,7 +28,7 @@ def loss_of(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
 
 def evaluate(network: Network, data: Data, split: Split) -> Scores:
     """Scores of the network as it is served: dropout off, batch norm by its stored statistics, float32."""
-    bounds = batch_bounds(len(split), CHUNK_ROWS, "merge")
+    bounds = _chunks(network, split)
     return _scores(network, data, split, bounds, evaluation(network))
 
 
@@ -41,7 +38,7 @@ def gap_report(network: Network, data: Data, statistics: PopulationStatistics, b
     `batch` is left out when the test split can not be cut into batches that have a variance.
     """
     split = data.test
-    chunks = batch_bounds(len(split), CHUNK_ROWS, "merge")
+    chunks = _chunks(network, split)
     batches = batch_bounds(len(split), batch_size, "merge")
     report = {
         "running_average": _scores(network, data, split, chunks, evaluation(network)),
@@ -77,6 +74,10 @@ def _scores(
         if data.output_scaling is None:
             return _classification_scores(_outputs(network, split, bounds), len(split))
         return _regression_scores(_outputs(network, split, bounds), split, data.output_scaling.scale)
+
+
+def _chunks(network: Network, split: Split) -> tuple[tuple[int, int], ...]:
+    return batch_bounds(len(split), rows_at_once(network, split.inputs.device), "merge")
 
 
 def _outputs(network: Network, split: Split, bounds: tuple[tuple[int, int], ...]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,11 +2,13 @@
 
 import hashlib
 import http.client
+import math
+import os
 import secrets
-import shutil
+import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,8 @@ PUBLISHERS = {
 }
 DOWNLOAD_TIMEOUT_SECONDS = 30.0
 """Without a byte for so long, a download has failed."""
+ABANDONED_SECONDS = 3600.0
+"""A temporary file that nobody wrote to for so long was left by a trainer that was killed."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class DataFolder:
         remedy = f"put the IDX files into {target.parent}, or set EVENKEEL_DATA_MIRROR_URL to a mirror that has them"
         try:
             with _replacing(target) as temporary:
-                _fetch(url, temporary)
+                _fetch(url, temporary, _most_bytes(remote.shape))
                 found = _sha256(temporary)
                 if found != remote.sha256:
                     raise StorageFailed(f"{url} has the SHA-256 {found}, not {remote.sha256}: {remedy}")
@@ -88,9 +92,18 @@ class DataFolder:
         return target
 
 
-def _fetch(url: str, target: Path) -> None:
+def _fetch(url: str, target: Path, most_bytes: int) -> None:
+    """Raises ValueError when there is more to come: a mirror that never ends must not fill the disk."""
     with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as reply, target.open("wb") as file:
-        shutil.copyfileobj(reply, file)
+        while chunk := reply.read(2**16):
+            if file.tell() + len(chunk) > most_bytes:
+                raise ValueError(f"it is larger than {most_bytes} bytes")
+            file.write(chunk)
+
+
+def _most_bytes(shape: tuple[int, ...]) -> int:
+    """What an IDX file of `shape` takes at most, zipped or not; gzip adds a thousandth to what it can not shrink."""
+    return math.prod(shape) * 1001 // 1000 + 2**16
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -117,9 +130,19 @@ def _sha256(file: Path) -> str:
 def _replacing(target: Path) -> Iterator[Path]:
     """A temporary file beside `target` that takes its name when the block ends well, and is gone otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut may leave zeros under the name, which nobody checks again
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    for temporary in target.parent.glob(f".{target.name}.*.tmp"):
+        with suppress(OSError):
+            if time.time() - temporary.stat().st_mtime > ABANDONED_SECONDS:
+                temporary.unlink()

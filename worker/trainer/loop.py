@@ -4,6 +4,7 @@ Randomness is stateless: the order of an epoch comes from H(seed, epoch), dropou
 So a run that resumes at any step goes on with the same bits.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,8 @@ class Loop:
         self._generator = generator_of(run.device)
         self._step_seed = derive_seed(self._training.seed, "step")
         self._batches = Batches(run)
-        self._base_rate, self._rate = run.spec.optimizer.learning_rate, 0.0
+        self._base_rate = run.spec.optimizer.learning_rate
+        self._rate = math.nan  # equals no rate, so that the first one is always set, be it 0
         self._rows, self._since = 0, time.monotonic()
         self._saved_step, self._missed = run.progress.step, 0
 

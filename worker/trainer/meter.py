@@ -86,6 +86,7 @@ class DeviceMeter:
         for (step, rate, rows, has_correct, has_norm, _), (loss, correct, norm) in zip(pending, values, strict=True):
             record("train/loss", step, loss)
             if not math.isfinite(loss):
+                self._reporter.step = step - 1  # the steps behind it ran, and changed nothing
                 raise non_finite_loss(step, loss)
             if has_correct:
                 record("train/accuracy", step, correct / rows)

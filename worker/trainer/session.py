@@ -27,6 +27,8 @@ from worker.trainer.publishing import Trained, publish
 from worker.trainer.reporting import Reporter, Sink, SinkClosed
 from worker.trainer.results import result_of
 
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+
 
 class Interrupted(Exception):
     """A command was obeyed; nothing more is to be done."""
@@ -63,7 +65,7 @@ def failure_of(error: Exception, step: int) -> Failed:
     match error:
         case JobFailed() | StorageFailed():
             return Failed(error.code, error.message, step, detail)
-        case torch.OutOfMemoryError() | MemoryError():
+        case _ if _ran_out_of_memory(error):
             message = "memory ran out: use a smaller training.batch_size or network"
             return Failed("out_of_memory", message, step, detail)
         case EvenkeelError():
@@ -71,6 +73,13 @@ def failure_of(error: Exception, step: int) -> Failed:
         case _:
             message = f"the trainer failed with {type(error).__name__}; the worker's log has the traceback"
             return Failed("internal", message, step, detail)
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    """torch has a class of its own for its GPU allocator; for all else it is a RuntimeError that says so."""
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in _OUT_OF_MEMORY) or isinstance(error, torch.OutOfMemoryError)
+    return isinstance(error, MemoryError)
 
 
 def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Reporter) -> Finished:

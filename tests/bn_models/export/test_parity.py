@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bn_models.export import compare, receipt
-from bn_models.folding import FoldedLinear, FoldedNetwork
+from bn_models.folding import FoldedLinear, FoldedNetwork, fold
 from core.errors import JobFailed
 from core.spec import BatchNormSpec
 
@@ -57,6 +57,20 @@ def test_an_answer_that_is_not_a_number_does_not_pass(freeze):
     broken = replace(first, bias=np.full_like(first.bias, np.nan))
 
     result = compare(frozen.write_onnx(FoldedNetwork((broken, *frozen.folded.layers[1:]))), *frozen.receipt_arguments())
+
+    assert not result.passed
+
+
+def test_a_network_that_overflows_float32_does_not_pass_though_both_runtimes_agree_on_infinity(freeze):
+    frozen = freeze("mlp", None)
+    with torch.no_grad():
+        for parameter in frozen.network.parameters():
+            parameter.fill_(1e38)
+
+    state = {name: value.double().numpy() for name, value in frozen.network.state_dict().items()}
+    folded = fold(frozen.network.layers, state, None)
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = compare(frozen.write_onnx(folded), *frozen.receipt_arguments())
 
     assert not result.passed
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from core.errors import JobFailed
 from core.spec import SOURCES, DatasetSpec
 from worker.trainer import sources
-from worker.trainer.data import Data, prepare
+from worker.trainer.data import Data, prepare, standardizing
 from worker.trainer.files import DataFolder, RemoteFile
 from worker.trainer.sources import load, remote_files
 
@@ -96,6 +96,22 @@ def test_standardized_columns_have_mean_0_and_deviation_1_over_the_training_rows
     assert torch.allclose(training.mean(0), torch.zeros(13, dtype=torch.float64), atol=1e-5)
     assert torch.allclose(training.std(0, correction=0), torch.ones(13, dtype=torch.float64), atol=1e-5)
     assert not torch.allclose(data.test.between(0, 35)[0].mean(0), torch.zeros(13), atol=1e-3)
+
+
+@pytest.mark.parametrize(("value", "rows"), [(0.2, 3), (0.7, 11), (1000.1, 7)])
+def test_a_column_whose_deviation_is_only_rounding_is_centred_and_not_blown_up(value: float, rows: int):
+    column = np.full((rows, 1), value)
+    assert 0.0 < column.std() < 1e-12
+
+    scaling = standardizing(column.mean(axis=0), column.std(axis=0))
+
+    assert scaling.scale.tolist() == [1.0]
+
+
+def test_the_recorded_offset_is_the_float32_number_that_training_and_the_graph_subtract():
+    scaling = standardizing(np.array([1000.0123]), np.array([0.1]))
+
+    assert scaling.offset.tolist() == [float(np.float32(1000.0123))]
 
 
 def test_standardized_images_have_one_mean_and_deviation_over_all_pixels(tmp_path: Path):

@@ -1,8 +1,10 @@
 import gzip
 import hashlib
+import os
 import struct
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -74,6 +76,46 @@ def test_a_mirror_that_does_not_answer_is_a_storage_error(tmp_path: Path):
 
     with pytest.raises(StorageFailed, match="can not download"):
         folder.array("mnist", FILE)
+
+
+def test_a_download_that_does_not_end_is_given_up_at_the_size_that_the_file_can_have(tmp_path: Path, mirror: str):
+    (tmp_path / "mirror" / "mnist" / FILE.name).write_bytes(bytes(2**20))
+
+    with pytest.raises(StorageFailed, match="is larger than"):
+        DataFolder(tmp_path / "data", mirror).array("mnist", FILE)
+
+    assert list((tmp_path / "data" / "mnist").iterdir()) == []
+
+
+def test_what_a_killed_trainer_left_half_written_is_removed_when_it_is_old(tmp_path: Path, mirror: str):
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    old, young = folder / f".{FILE.name}.00000000.tmp", folder / f".{FILE.name}.11111111.tmp"
+    for file in (old, young):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    DataFolder(tmp_path / "data", mirror).array("mnist", FILE)
+
+    assert leftovers(tmp_path) == [young]  # perhaps another trainer's, which is writing it now
+
+
+def test_two_trainers_that_decode_one_file_at_once_both_get_it(tmp_path: Path):
+    source = tmp_path / "mnist" / FILE.name
+    source.parent.mkdir()
+    source.write_bytes(CONTENT)
+    together = threading.Barrier(4)
+
+    def decode(_: int) -> np.ndarray:
+        together.wait()
+        return DataFolder(tmp_path, None).array("mnist", FILE)
+
+    with ThreadPoolExecutor(4) as pool:
+        arrays = list(pool.map(decode, range(4)))
+
+    assert all(np.array_equal(array, LABELS) for array in arrays)
+    assert leftovers(tmp_path) == []
+    assert len(list((tmp_path / ".decoded" / "mnist").iterdir())) == 1
 
 
 def test_a_file_is_decoded_once_and_then_mapped(tmp_path: Path):

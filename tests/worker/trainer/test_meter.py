@@ -64,6 +64,38 @@ def test_no_update_is_made_from_the_first_loss_on_that_is_not_finite(kind: type)
     assert math.isnan(sink.points["train/loss"][1])
 
 
+def test_the_last_step_reported_is_the_one_before_the_loss_that_is_not_finite():
+    _, optimizer, _, reporter = setup(torch.optim.SGD)
+    meter = DeviceMeter(optimizer, reporter, CPU)
+    take_steps([2.0, math.nan, math.nan], meter, optimizer)
+    reporter.step = 3
+
+    with pytest.raises(JobFailed, match="the loss of step 2 is nan"):
+        meter.settle()
+
+    assert reporter.step == 1
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_a_held_back_update_leaves_the_optimizer_s_state_too(kind: type):
+    options = {"momentum": 0.9, "nesterov": True} if kind is torch.optim.SGD else {}
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = kind([parameter], lr=0.1, weight_decay=0.1, fused=True, **options)
+    meter = DeviceMeter(optimizer, Reporter(ListSink()), CPU)
+    meter.check(1, torch.tensor(1.0))
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    before = [value.clone() for value in (parameter.detach(), *optimizer.state[parameter].values())]
+
+    meter.check(2, torch.tensor(math.nan))
+    parameter.grad = torch.full((3,), math.nan)
+    optimizer.step()
+
+    after = [parameter.detach(), *optimizer.state[parameter].values()]
+    assert len(before) > 1
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
 def test_on_the_cpu_a_loss_that_is_not_finite_stops_at_once_and_is_recorded():
     parameter, optimizer, sink, reporter = setup(torch.optim.SGD)
 

@@ -68,6 +68,26 @@ def test_a_paused_and_resumed_run_has_the_bits_of_an_undisturbed_one(tmp_path: P
     assert recorded == whole.points
 
 
+def test_a_run_resumed_before_a_last_step_of_rate_zero_takes_it_at_rate_zero(tmp_path: Path):
+    spec = digits_spec(schedule={"kind": "cosine", "final_fraction": 0.0}, training={"steps": 12})
+    whole = run(tmp_path / "whole", spec)
+    assert whole.points["optimizer/learning_rate"][12] == 0.0
+
+    paused = run(tmp_path, spec, command="pause", after_steps=11)
+    resumed = run(tmp_path, spec, (paused.checkpoints[-1],))
+
+    assert_equal_ends(tmp_path, whole, resumed)
+
+
+def test_a_run_stopped_again_before_its_next_step_leaves_no_other_checkpoint_of_the_same_step(tmp_path: Path):
+    paused = run(tmp_path, MLP, command="pause", after_steps=7)
+
+    again = run(tmp_path, MLP, (paused.checkpoints[-1],), command="drain", after_steps=0)
+
+    assert again.last == Stopped("drain", 7)
+    assert again.checkpoints == []
+
+
 def test_a_crashed_run_sends_the_recomputed_points_again_and_they_are_equal(tmp_path: Path):
     whole = run(tmp_path, MLP)
     first = whole.checkpoints[0]

@@ -122,6 +122,13 @@ def test_every_command_leaves_a_checkpoint_of_the_step_they_stopped_at(tmp_path:
     assert list(sink.points["train/loss"]) == list(range(1, 8))
 
 
+def test_a_command_right_after_the_best_checkpoint_does_not_replace_it_by_one_that_is_not_the_best(tmp_path: Path):
+    sink = run(tmp_path, digits_spec(training={"evaluate_every": 7}), command="pause", after_steps=7)
+
+    assert sink.last == Stopped("pause", 7)
+    assert [(message.checkpoint.step, message.best) for message in sink.of(CheckpointWritten)] == [(7, True)]
+
+
 def test_a_command_before_the_first_step_stops_before_it(tmp_path: Path):
     sink = run(tmp_path, digits_spec(), command="pause", after_steps=0)
 
@@ -234,10 +241,16 @@ def test_a_table_s_card_names_its_columns_and_labels(tmp_path: Path):
     assert len(card["scaling"]["offset"]) == 4
 
 
-def test_memory_that_runs_out_has_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def exhausted(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def exhaust_gpu(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
+
+def exhaust_cpu(*_: object) -> None:
+    torch.empty(2**60, dtype=torch.uint8)  # torch says so with a RuntimeError
+
+
+@pytest.mark.parametrize("exhausted", [exhaust_gpu, exhaust_cpu])
+def test_memory_that_runs_out_has_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exhausted):
     monkeypatch.setattr(session, "prepare", exhausted)
 
     assert run(tmp_path, digits_spec()).failed.code == "out_of_memory"
