@@ -1,6 +1,5 @@
 """Jobs: submit, validate, list, look at, cancel, pause, resume, retry."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -90,22 +89,22 @@ async def cancel_job(caller: JobWriter, job_id: JobId, request: Request, resourc
     """Stops a job: 202 when this did it, 200 when it was already told or done."""
     content = await request.body()
     options = validated(CancelOptions, parse(content)) if content.strip() else CancelOptions()
-    change = partial(transitions.cancel, resources.database, caller.tenant_id, job_id, options.force)
-    return await run_sync(_changed, response, change)
+    cancel = partial(transitions.cancel, resources.database, caller.tenant_id, job_id, options.force)
+    return _changed(response, *await run_sync(cancel))
 
 
 @router.post("/jobs/{job_id}/pause", status_code=202)
 def pause_job(caller: JobWriter, job_id: JobId, resources: Held, response: Response) -> Job:
     """Lets a running job write a checkpoint and give up its slot."""
-    return _changed(response, partial(transitions.pause, resources.database, caller.tenant_id, job_id))
+    return _changed(response, *transitions.pause(resources.database, caller.tenant_id, job_id))
 
 
 @router.post("/jobs/{job_id}/resume", status_code=202)
 def resume_job(caller: JobWriter, job_id: JobId, resources: Held, response: Response) -> Job:
     """Puts a paused job back into the queue; it goes on from its checkpoint."""
-    job = _changed(response, partial(transitions.resume, resources.database, caller.tenant_id, job_id))
-    ring(resources.settings, job.spec["resources"]["device"].startswith("cuda"))
-    return job
+    row, changed = transitions.resume(resources.database, caller.tenant_id, job_id)
+    ring(resources.settings, row.needs_cuda)
+    return _changed(response, row, changed)
 
 
 @router.post("/jobs/{job_id}/retry", status_code=201)
@@ -159,7 +158,6 @@ def _created(response: Response, row: Any, replayed: bool) -> Job:
     return job_of(row, {})
 
 
-def _changed(response: Response, change: Callable[[], transitions.Changed]) -> Job:
-    row, changed = change()
+def _changed(response: Response, row: Any, changed: bool) -> Job:
     response.status_code = 202 if changed else 200
     return job_of(row)
