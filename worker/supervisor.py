@@ -18,6 +18,7 @@ from worker.messages import (
     Command,
     Failed,
     Finished,
+    LayersReported,
     LogLine,
     Message,
     PhaseBegan,
@@ -131,6 +132,8 @@ class Watch:
                 self._ledger.phase(message)
             case LogLine():
                 self._ledger.log(message)
+            case LayersReported():
+                self._ledger.layers(message)
             case CheckpointWritten():
                 self._ledger.checkpoint(message)
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import setproctitle
 
-from worker.messages import CheckpointReference, Command, Message, Order, encode
+from worker.messages import CheckpointReference, Command, Message, Order, Thresholds, encode
 from worker.trainer.reporting import SinkClosed
 from worker.trainer.session import train
 
@@ -38,7 +38,8 @@ def run(connection: Connection, order_json: bytes) -> None:
 def decode_order(order_json: bytes) -> Order:
     fields = json.loads(order_json)
     candidates = tuple(CheckpointReference(**candidate) for candidate in fields.pop("checkpoints", ()))
-    return Order(**fields, checkpoints=candidates)
+    thresholds = Thresholds(**fields.pop("thresholds", {}))
+    return Order(**fields, checkpoints=candidates, thresholds=thresholds)
 
 
 class Pipe:
