@@ -2,18 +2,15 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from core.spec.base import NAME, Name, Spec
+from core.spec.base import NAME, MetadataKey, MetadataValue, Name, Spec
 from core.spec.data import DatasetSpec
 from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
-
-NO_NUL = r"^[^\x00]*$"  # Postgres can not store it
-MetadataKey = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
-MetadataValue = Annotated[str, Field(max_length=512, pattern=NO_NUL)]
-
+from core.spec.recalibration import RecalibrationSpec
 
 DEFAULT_KINDS = {"optimizer": "sgd", "schedule": "constant"}
 """What an object of these sections is that does not say its kind."""
@@ -45,6 +42,13 @@ class JobSpec(Spec):
     resources: ResourcesSpec = ResourcesSpec()
     publish: PublishSpec | None
     """Absent: a version under the job's name. Null: nothing is exported."""
+    recalibration: SkipJsonSchema[RecalibrationSpec | None] = None
+    """Written by the service, for jobs that come from `POST /v1/models/{name}/recalibrate`."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_no_user_writes(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A training does not say that it is no recalibration."""
+        return {name: value for name, value in write(self).items() if name != "recalibration" or value is not None}
 
     @model_validator(mode="before")
     @classmethod
