@@ -5,7 +5,7 @@ float64. Both are computed aside: nothing of the network changes until `apply` p
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +19,9 @@ from torch import Tensor
 from bn_models.architecture import batch_bounds
 from bn_models.moments import BatchMean, ChanMerge, normalize_groups
 from bn_models.networks import Network, rows_at_once
-from bn_models.normalization import BatchNorm, evaluation, normalizations, substituted
+from bn_models.normalization import Statistical, evaluation, normalizations, substituted
 from bn_models.randomness import derive_seed
+from bn_models.whitening import Whitening
 from core.errors import JobFailed
 from core.spec.normalization import Estimator, PopulationSpec
 
@@ -29,11 +30,21 @@ Variance = Literal["biased", "unbiased"]
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """float64, one a channel. `n`: values a channel behind them (N·H·W); 0 for a running average."""
+    """float64, one a channel. `n`: values a channel behind them (N·H·W); 0 for a running average.
+
+    `covariance` (C, g) of a whitening layer: row i has those of channel i with the channels of its own
+    group, without eps; `variance` is its diagonal.
+    """
 
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
     n: int
+    covariance: NDArray[np.float64] | None = None
+
+    def spread(self) -> NDArray[np.float64]:
+        """What the layer stores beside the mean: the covariance if it has one, else the variance."""
+        return self.variance if self.covariance is None else self.covariance
+    covariance: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,15 +63,12 @@ class PopulationStatistics:
         digest = hashlib.sha256(facts.encode())
         for name, layer in self.layers.items():
             digest.update(f"\n{name}|{layer.n}|{layer.mean.size}\n".encode())
-            digest.update(layer.mean.astype("<f8").tobytes() + layer.variance.astype("<f8").tobytes())
+            digest.update(layer.mean.astype("<f8").tobytes() + layer.spread().astype("<f8").tobytes())
         return digest.hexdigest()
 
     def as_json(self) -> dict[str, Any]:
         """For a model's card: the settings, and per layer its mean, variance and n as lists."""
-        layers = {
-            name: {"mean": layer.mean.tolist(), "variance": layer.variance.tolist(), "n": layer.n}
-            for name, layer in self.layers.items()
-        }
+        layers = {name: _layer_as_json(layer) for name, layer in self.layers.items()}
         return {
             "estimator": self.estimator,
             "batch_size": self.batch_size,
@@ -104,9 +112,7 @@ def sample_order(rows: int, samples: int | None, seed: int) -> Tensor:
 
 def running_average(network: Network, batch_size: int) -> PopulationStatistics:
     """What training kept, in float64; no sample is looked at."""
-    layers = {
-        name: _statistics(layer.running_mean, layer.running_var, 0) for name, layer in normalizations(network).items()
-    }
+    layers = {name: _stored(layer) for name, layer in normalizations(network).items()}
     return PopulationStatistics(layers, "running_average", batch_size, 0, "unbiased")
 
 
@@ -116,23 +122,47 @@ def apply(network: Network, statistics: PopulationStatistics) -> None:
     if layers.keys() != statistics.layers.keys():
         raise ValueError(f"statistics of {sorted(statistics.layers)} do not fit batch norm layers {sorted(layers)}")
     for name, layer in layers.items():
-        layer.running_mean.copy_(torch.from_numpy(statistics.layers[name].mean))
-        layer.running_var.copy_(torch.from_numpy(statistics.layers[name].variance))
+        _put(layer, statistics.layers[name])
+
+
+def freeze(network: Network, statistics: PopulationStatistics, names: Iterable[str]) -> None:
+    """These layers normalize by their part of `statistics` from now on, in training too, and move nothing."""
+    layers = normalizations(network)
+    for name in names:
+        _put(layers[name], statistics.layers[name])
+        layers[name].freeze(statistics.layers[name].n)
 
 
 @contextmanager
 def using(network: Network, statistics: PopulationStatistics) -> Iterator[None]:
     """Evaluation (dropout off) by these statistics; then modes and running averages are as before."""
     layers = normalizations(network).values()
-    before = [(layer, layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+    before = [(layer, layer.running_mean.clone(), layer.running_spread.clone()) for layer in layers]
     try:
         apply(network, statistics)
         with evaluation(network):
             yield
     finally:
-        for layer, mean, variance in before:
+        for layer, mean, spread in before:
             layer.running_mean.copy_(mean)
-            layer.running_var.copy_(variance)
+            layer.running_spread.copy_(spread)
+
+
+def _put(layer: Statistical, statistics: LayerStatistics) -> None:
+    layer.running_mean.copy_(torch.from_numpy(statistics.mean))
+    layer.running_spread.copy_(torch.from_numpy(statistics.spread()))
+
+
+def _stored(layer: Statistical) -> LayerStatistics:
+    """What a layer holds, in float64; `n` is 0 unless it was frozen."""
+    covariance = layer.running_covariance if isinstance(layer, Whitening) else None
+    mean, variance = _float64(layer.running_mean), _float64(layer.running_var)
+    return LayerStatistics(mean, variance, layer.frozen_n, None if covariance is None else _float64(covariance))
+
+
+def _layer_as_json(layer: LayerStatistics) -> dict[str, Any]:
+    values: dict[str, Any] = {"mean": layer.mean.tolist(), "variance": layer.variance.tolist(), "n": layer.n}
+    return values if layer.covariance is None else values | {"covariance": layer.covariance.tolist()}
 
 
 def _measure_batches(
@@ -151,7 +181,7 @@ def _measure_batches(
     # The paper's mean over batches knows one m: its incomplete last batch is left out.
     bounds = batch_bounds(len(order), size, "merge" if estimator == "pooled" else "drop") if names else ()
 
-    def normalize(groups: int, layer: BatchNorm, x: Tensor) -> Tensor:
+    def normalize(groups: int, layer: Statistical, x: Tensor) -> Tensor:
         moments, normalized = normalize_groups(layer, x, groups)
         totals[layer].add(moments)
         return normalized
