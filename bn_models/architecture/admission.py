@@ -174,9 +174,10 @@ def _warnings(spec: JobSpec, layers: tuple[Layer, ...], rows: int) -> Iterator[s
             f"training.batch_size is {training.batch_size}: batch statistics of fewer than {SMALL_BATCH} samples are "
             "noisy, and train and eval mode may differ; a larger batch helps"
         )
-    if training.steps * batch_norm.momentum < FORGOTTEN_START:
+    momentum = getattr(batch_norm, "momentum", None)
+    if momentum is not None and training.steps * momentum < FORGOTTEN_START:
         yield (
-            f"{training.steps} steps at batch_norm.momentum {batch_norm.momentum} leave the running average near "
+            f"{training.steps} steps at batch_norm.momentum {momentum} leave the running average near "
             "its start, mean 0 and variance 1: train longer or raise momentum; pooled population statistics are exact"
         )
     dropped = next((index for index, layer in enumerate(layers) if isinstance(layer, Dropout)), len(layers))

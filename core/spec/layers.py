@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from core.spec.base import Fraction, PositiveInt, Spec
+from core.spec.base import Flag, Fraction, PositiveInt, Spec
 from core.spec.normalization import (
     BatchOptions,
     GroupOptions,
@@ -35,7 +35,7 @@ class Linear(Named):
 
     layer: Literal["linear"] = "linear"
     features: PositiveInt
-    bias: bool | None = None
+    bias: Flag | None = None
     """Null: a bias, unless a normalization that subtracts the mean of each channel follows at once."""
 
 
@@ -47,7 +47,7 @@ class Conv2d(Named):
     kernel_size: PositiveInt
     stride: PositiveInt = 1
     padding: Padding = 0
-    bias: bool | None = None
+    bias: Flag | None = None
     """As of a linear layer."""
 
 
@@ -135,7 +135,10 @@ class LSTM(Named):
 
 
 class Residual(Named):
-    """body(x) + shortcut(x) (He et al. 2015); an empty shortcut is the identity. The activation after it is a layer of its own."""
+    """body(x) + shortcut(x) (He et al. 2015); an empty shortcut is the identity.
+
+    The activation after it is a layer of its own.
+    """
 
     layer: Literal["residual"] = "residual"
     body: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64)]
@@ -143,7 +146,10 @@ class Residual(Named):
 
 
 class Parallel(Named):
-    """Every branch gets the same maps; their outputs are joined along the channels (Szegedy et al. 2014). An empty branch is the identity."""
+    """Every branch gets the same maps; their outputs are joined along the channels (Szegedy et al. 2014).
+
+    An empty branch is the identity.
+    """
 
     layer: Literal["parallel"] = "parallel"
     branches: Annotated[

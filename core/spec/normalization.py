@@ -1,19 +1,36 @@
-"""Normalization: what stands at the places of batch norm, its options, and the estimators of its population statistics."""
+"""What stands at the places of batch norm, its options, and the estimators of its population statistics."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
-from core.spec.base import PositiveInt, Spec
+from core.spec.base import Flag, PositiveInt, Spec
 
 Estimator = Literal["pooled", "pooled_sequential", "algorithm_2", "running_average"]
 Placement = Literal["before_activation", "after_activation"]
-Affine = bool | Literal["gamma", "beta"]
+
+
+def _true_or_false_or_one(value: Any) -> Any:
+    if isinstance(value, bool) or value in ("gamma", "beta"):
+        return value
+    raise ValueError(f'must be true, false, "gamma" or "beta", not {value!r:.80}')
+
+
+Affine = Annotated[bool | Literal["gamma", "beta"], BeforeValidator(_true_or_false_or_one)]
 Eps = Annotated[float, Field(strict=True, gt=0.0, le=1.0)]
 Momentum = Annotated[float, Field(strict=True, gt=0.0, le=1.0)]
 GhostSize = Annotated[int, Field(strict=True, ge=2)]
 Multiplier = Annotated[float, Field(strict=True, ge=0.0, le=1e6)]
 Decay = Annotated[float, Field(strict=True, ge=0.0, le=1e3)]
+Positive = Annotated[float, Field(strict=True, gt=0.0, le=1e6)]
 Start = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
 LastSteps = Annotated[int, Field(strict=True, ge=0)]
 
@@ -32,7 +49,7 @@ class AffineOptions(Spec):
     """Where gamma starts: the target deviation of the layer. Needs a learned gamma."""
     initial_beta: Start = 0.0
     """Where beta starts: the target mean of the layer. Needs a learned beta."""
-    zero_last_gamma: bool = False
+    zero_last_gamma: Flag = False
     """Start the last gamma of each residual body at 0, so that every block begins as its shortcut."""
     learning_rate_multiplier: Multiplier = 1.0
     """Factor on the learning rate of gamma and beta; 0 keeps them where they start."""
@@ -93,9 +110,9 @@ class LocalResponseOptions(Spec):
     kind: Literal["local_response"] = "local_response"
     placement: Placement = "after_activation"
     size: PositiveInt = 5
-    alpha: Annotated[float, Field(strict=True, gt=0.0, le=1e6)] = 1e-4
-    beta: Annotated[float, Field(strict=True, gt=0.0, le=1e6)] = 0.75
-    k: Annotated[float, Field(strict=True, gt=0.0, le=1e6)] = 1.0
+    alpha: Positive = 1e-4
+    beta: Positive = 0.75
+    k: Positive = 1.0
 
 
 LayerNormalization = (
@@ -105,15 +122,19 @@ LayerNormalization = (
 
 
 class Override(Spec):
-    """Fields of the options that one layer, or all that a pattern names, has otherwise; absent: as the network has it."""
+    """Fields of the options that one layer, or all that a pattern fits, has otherwise.
 
+    Absent: as the network has it. `false` stands for no normalization there, `true` for no difference.
+    """
+
+    on: Flag = True
     kind: Literal["batch", "whitening", "layer", "group", "instance", "local_response"] | None = None
     placement: Placement | None = None
     eps: Eps | None = None
     affine: Affine | None = None
     initial_gamma: Start | None = None
     initial_beta: Start | None = None
-    zero_last_gamma: bool | None = None
+    zero_last_gamma: Flag | None = None
     learning_rate_multiplier: Multiplier | None = None
     weight_decay: Decay | None = None
     momentum: Momentum | None = None
@@ -122,22 +143,41 @@ class Override(Spec):
     group_size: PositiveInt | None = None
     iterations: Annotated[int, Field(strict=True, ge=1, le=50)] | None = None
     groups: PositiveInt | None = None
+    size: PositiveInt | None = None
+    alpha: Positive | None = None
+    beta: Positive | None = None
+    k: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return {"on": value}
+        return value
 
     @model_serializer(mode="wrap")
-    def _what_was_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _what_was_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any] | bool:
         """Only the fields that were given: null is a value of some, and no default of any."""
-        return {name: value for name, value in write(self).items() if name in self.model_fields_set}
+        if not self.on:
+            return False
+        return {name: value for name, value in write(self).items() if name in self.model_fields_set - {"on"}}
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the options that were given, but for the kind."""
+        given = self.model_fields_set - {"on", "kind"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in given}
 
 
 class Overridable(Spec):
     """What the options of a whole network have beyond those of one layer."""
 
     layers: Annotated[
-        dict[Annotated[str, Field(min_length=1, max_length=120)], Override | Literal[False]],
-        Field(max_length=256, default_factory=dict),
-    ]
-    """Other options for some layers: a layer's name, or a pattern with `*`, to the fields that differ;
-    `false` leaves the normalization of that layer out. Of several patterns the last one that fits counts."""
+        dict[Annotated[str, Field(min_length=1, max_length=120)], Override],
+        Field(max_length=256),
+    ] = Field(default_factory=dict)
+    """Other options for some layers: a layer's name, the beginning of one (`stage1`), or a pattern with
+    `*`, to the fields that differ; `false` leaves the normalization of that layer out. Of several
+    that fit, the one with the most characters beside `*` counts, whatever their order."""
 
 
 class BatchNormSpec(BatchOptions, Overridable):
