@@ -70,11 +70,10 @@ class Blocks:
             return None
         self.names.append(name)
         base = _of_kind(self.batch_norm, kind or self.batch_norm.kind)
-        fitting = [pattern for pattern in self.batch_norm.layers if _fits(pattern, name)]
-        self._fitted.update(fitting)
-        if not fitting:
+        self._fitted.update(_fitting(self.batch_norm, name))
+        chosen = _chosen(self.batch_norm, name)
+        if chosen is None:
             return base
-        chosen = max(fitting, key=lambda pattern: (len(pattern.replace("*", "")), pattern))
         override = self.batch_norm.layers[chosen]
         return self._overridden(base, override, chosen) if override.on else None
 
@@ -95,6 +94,10 @@ class Blocks:
             message = f"is no option of the kind {kind}: leave it out, or set kind to one that has it ({having})"
             self._refuse((pattern, name), "unknown_option", message)
         kept = _shared(base, target)
+        if given.get("affine") in (False, "beta"):
+            kept.pop("initial_gamma", None)  # of a gamma that this layer has no more
+        if given.get("affine") in (False, "gamma"):
+            kept.pop("initial_beta", None)
         try:
             return target.model_validate(kept | {name: given[name] for name in given if name in target.model_fields})
         except ValidationError as error:
@@ -115,6 +118,28 @@ class Blocks:
 def normalized(name: str, options: LayerNormalization) -> Normalization:
     """The layer of a kind of normalization."""
     return LAYERS[options.kind].model_validate({"name": name, "options": options})
+
+
+def source(batch_norm: NormalizationSpec | None, name: str, field: str) -> str:
+    """The pointer of what decides an option of the normalization `name`: an override, or the network's options."""
+    if batch_norm is None:
+        return "/batch_norm"
+    parent, _, last = name.rpartition(".")
+    if last in {tag(kind) for kind in LAYERS}:  # an override may have changed the kind, and with it the name
+        name = f"{parent}.{tag(batch_norm.kind)}"
+    chosen = _chosen(batch_norm, name)
+    if chosen is not None and field in batch_norm.layers[chosen].model_fields_set:
+        return pointer(("batch_norm", "layers", chosen, field))
+    return f"/batch_norm/{field}"
+
+
+def _chosen(batch_norm: NormalizationSpec, name: str) -> str | None:
+    """Of the patterns that fit the most specific, so that their order, which JSON does not keep, has no say."""
+    return max(_fitting(batch_norm, name), key=lambda pattern: (len(pattern.replace("*", "")), pattern), default=None)
+
+
+def _fitting(batch_norm: NormalizationSpec, name: str) -> list[str]:
+    return [pattern for pattern in batch_norm.layers if _fits(pattern, name)]
 
 
 def _of_kind(options: LayerNormalization, kind: str) -> LayerNormalization:

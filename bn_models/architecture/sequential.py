@@ -15,18 +15,27 @@ def sequential_layers(network: SequentialSpec, blocks: Blocks) -> tuple[Layer, .
     return _list(network.layers, blocks, "/network/layers")
 
 
-def places(layers: tuple[WrittenLayer, ...], pointer: str = "/network/layers") -> dict[str, str]:
-    """Where each layer, by name, stands in the body."""
-    found: dict[str, str] = {}
+def places(layers: tuple[WrittenLayer, ...], pointer: str = "/network/layers") -> dict[str, tuple[str, WrittenLayer]]:
+    """Each written layer by name, with where it stands in the body."""
+    found: dict[str, tuple[str, WrittenLayer]] = {}
     for index, layer in enumerate(layers):
         here = f"{pointer}/{index}"
-        found[layer.name] = here
+        found[layer.name] = (here, layer)
         if isinstance(layer, WrittenResidual):
             found |= places(layer.body, f"{here}/body") | places(layer.shortcut, f"{here}/shortcut")
         elif isinstance(layer, WrittenParallel):
             for number, branch in enumerate(layer.branches):
                 found |= places(branch, f"{here}/branches/{number}")
     return found
+
+
+def takes_batch_norm(network: SequentialSpec) -> bool:
+    """Whether any layer of the list stands for the job's normalization."""
+    return any(_stands_for_the_job(layer) for _, layer in places(network.layers).values())
+
+
+def _stands_for_the_job(layer: WrittenLayer) -> bool:
+    return isinstance(layer, Place) and (isinstance(layer, NormalizationPlace) or layer.options is None)
 
 
 def _list(layers: tuple[WrittenLayer, ...], blocks: Blocks, pointer: str) -> tuple[Layer, ...]:
@@ -43,7 +52,7 @@ def _layer(layer: WrittenLayer, blocks: Blocks, pointer: str) -> tuple[Layer, ..
             )
             return (Parallel(name=layer.name, branches=branches),)
         case (
-            written.NormalizationPlace()
+            NormalizationPlace()
             | written.BatchNormPlace()
             | written.WhiteningPlace()
             | written.LayerNormPlace()
@@ -66,7 +75,10 @@ def _residual(layer: WrittenResidual, blocks: Blocks, pointer: str) -> tuple[Lay
 
 
 def _normalization(layer: Place, blocks: Blocks) -> tuple[Layer, ...]:
-    if not isinstance(layer, NormalizationPlace) and layer.options is not None:
-        return (normalized(layer.name, layer.options),)
-    options = blocks.options(layer.name, None if isinstance(layer, NormalizationPlace) else KINDS[layer.layer])
+    if isinstance(layer, NormalizationPlace):
+        options = blocks.options(layer.name)
+    elif layer.options is not None:
+        options = layer.options
+    else:
+        options = blocks.options(layer.name, KINDS[layer.layer])
     return () if options is None else (normalized(layer.name, options),)

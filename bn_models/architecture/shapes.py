@@ -32,11 +32,11 @@ class Placed:
 
 
 class LayerDoesNotFit(SpecInvalid):
-    """A layer can not take what the one before it gives; `layer` is its name."""
+    """A layer can not take what the one before it gives."""
 
     def __init__(self, pointer: str, layer: Layer, message: str) -> None:
         super().__init__((FieldProblem(pointer, "layer_does_not_fit", f"layer {layer.name} {message}"),))
-        self.layer = layer.name
+        self.layer = layer
 
 
 def place(layers: tuple[Layer, ...], input_shape: Shape, pointer: str = LIST_POINTER) -> tuple[Placed, ...]:

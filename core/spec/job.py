@@ -12,6 +12,8 @@ from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSp
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
 from core.spec.recalibration import RecalibrationSpec
 
+RECURRENT_GAMMA = 0.1
+"""Where gamma starts in a batch-normalized LSTM: near 1 the gates would saturate (Cooijmans et al. 2016, section 4)."""
 DEFAULT_KINDS = {"optimizer": "sgd", "schedule": "constant"}
 """What an object of these sections is that does not say its kind."""
 
@@ -61,12 +63,24 @@ class JobSpec(Spec):
         for section, kind in DEFAULT_KINDS.items():
             if isinstance(value.get(section), dict):
                 value[section] = {"kind": kind} | value[section]
+        if "batch_norm" not in value or value["batch_norm"] is True or isinstance(value["batch_norm"], dict):
+            value["batch_norm"] = _for_the_family(value)
         publish = value.setdefault("publish", {})
         if isinstance(publish, dict) and "model" not in publish:
             named = isinstance(value["name"], str) and NAME.fullmatch(value["name"])
             # A name that is refused is refused once, where it stands.
             value["publish"] = publish | {"model": value["name"] if named else "unnamed"}
         return value
+
+
+def _for_the_family(value: dict[str, Any]) -> Any:
+    """`batch_norm` with the gamma that a recurrent network starts with, unless it learns none or says another."""
+    network, given = value.get("network"), value.get("batch_norm", True)
+    options = {} if given is True else given
+    recurrent = isinstance(network, dict) and network.get("family") == "recurrent"
+    if not recurrent or options.get("kind", "batch") != "batch" or options.get("affine", True) not in (True, "gamma"):
+        return given
+    return {"initial_gamma": RECURRENT_GAMMA} | options
 
 
 def _default_name(value: dict[str, Any]) -> str:

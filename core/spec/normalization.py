@@ -229,7 +229,7 @@ def _expand_shorthand(value: Any) -> Any:
     if value is False:
         return None
     if isinstance(value, str | int | float | list):
-        fields = ", ".join(BatchNormSpec.model_fields)
+        fields = ", ".join((*BatchOptions.model_fields, *Overridable.model_fields))
         raise ValueError(f"must be true, false, or an object with {fields}, not {value!r:.80}")
     return value
 
