@@ -1,11 +1,11 @@
-"""What no layer of a list can decide alone: biases that a normalization cancels, and gammas that start at 0."""
+"""What no layer of a list can decide alone: the biases that a normalization behind them cancels."""
 
 from core.spec import layers as spec
 from core.spec.layers import Layer
 
 
 def resolved(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The list with every `bias` true or false, and zero_last_gamma written into the layers it means."""
+    """The list with every `bias` true or false."""
     return tuple(
         _resolved(layer, layers[index + 1] if index + 1 < len(layers) else None) for index, layer in enumerate(layers)
     )
@@ -16,8 +16,7 @@ def _resolved(layer: Layer, following: Layer | None) -> Layer:
         case spec.Linear() | spec.Conv2d() if layer.bias is None:
             return layer.model_copy(update={"bias": not _cancels_bias(following, layer)})
         case spec.Residual():
-            body = _with_zero_last_gamma(resolved(layer.body))
-            return layer.model_copy(update={"body": body, "shortcut": resolved(layer.shortcut)})
+            return layer.model_copy(update={"body": resolved(layer.body), "shortcut": resolved(layer.shortcut)})
         case spec.Parallel():
             return layer.model_copy(update={"branches": tuple(resolved(branch) for branch in layer.branches)})
     return layer
@@ -34,20 +33,5 @@ def _cancels_bias(following: Layer | None, layer: spec.Linear | spec.Conv2d) -> 
         case spec.BatchNorm() | spec.Whitening() | spec.InstanceNorm():
             return True
         case spec.GroupNorm():
-            channels = layer.channels if isinstance(layer, spec.Conv2d) else layer.features
-            return following.options.groups == channels
+            return following.options.groups == (layer.channels if isinstance(layer, spec.Conv2d) else layer.features)
     return False
-
-
-def _with_zero_last_gamma(body: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The last learned gamma of a residual body at 0, if its options say so: the block begins as its shortcut."""
-    for index in reversed(range(len(body))):
-        layer = body[index]
-        if isinstance(
-            layer, spec.BatchNorm | spec.Whitening | spec.LayerNorm | spec.GroupNorm | spec.InstanceNorm
-        ) and layer.options.affine in (True, "gamma"):
-            if not layer.options.zero_last_gamma:
-                return body
-            options = layer.options.model_copy(update={"initial_gamma": 0.0})
-            return (*body[:index], layer.model_copy(update={"options": options}), *body[index + 1 :])
-    return body
