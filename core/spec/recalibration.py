@@ -60,6 +60,8 @@ class RecalibrationSpec(Spec):
     version: PositiveInt
     job_id: str
     """The job that made the base version."""
+    outputs: PositiveInt
+    """Of the network: what the new data are labelled with does not change it."""
     weights_sha256: Sha256
     """Of the parameters: the new version has the same."""
     statistics_sha256: Sha256
