@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from api.inference.engine import UNUSABLE
 from api.schemas.verification import FileCheck, Invariance, Parity, Verification
 from api.tensors import Tensors
-from bn_models import receipt
+from bn_models.receipt import Invariance as Tried
+from bn_models.receipt import check, invariance, open_session
 from core.artifacts import ArtifactStore
 from core.errors import StorageFailed
 
@@ -77,7 +78,7 @@ def _run(contents: dict[str, bytes], card: dict[str, Any]) -> Graph:
     try:
         if "probe" in contents and "tolerance" in proved:
             probe = Tensors(contents["probe"])
-            checked = receipt.check(contents["onnx"], probe["rows"], probe["outputs"], float(proved["tolerance"]))
+            checked = check(contents["onnx"], probe["rows"], probe["outputs"], float(proved["tolerance"]))
             difference = checked.maximum_difference
             parity = Parity(
                 passed=checked.passed,
@@ -86,18 +87,18 @@ def _run(contents: dict[str, bytes], card: dict[str, Any]) -> Graph:
                 rows=checked.rows,
             )
             return Graph(parity, None, _invariance(checked.invariance, proved))
-        session = receipt.open_session(contents["onnx"])
-        return Graph(None, NO_PROBE, _invariance(receipt.invariance(session, _made_rows(card)), proved))
+        session = open_session(contents["onnx"])
+        return Graph(None, NO_PROBE, _invariance(invariance(session, _made_rows(card)), proved))
     except UNUSABLE as error:
         return Graph(error=f"the graph can not be run: {error}")
 
 
-def _invariance(tried: receipt.Invariance, proved: dict[str, Any]) -> Invariance:
-    fixed = proved.get("batch_invariant") is False
+def _invariance(tried: Tried, proved: dict[str, Any]) -> Invariance:
+    one_by_one = proved.get("batch_invariant") is False
     return Invariance(
-        passed=tried.batch_invariant or fixed,
+        passed=tried.batch_invariant or one_by_one,
         batch_invariant=tried.batch_invariant,
-        served_in_fixed_batches=fixed,
+        served_row_by_row=one_by_one,
         sizes=sorted(tried.sizes),
         all_sizes=tried.complete,
     )

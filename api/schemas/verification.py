@@ -26,8 +26,8 @@ class Invariance(BaseModel):
 
     passed: bool
     batch_invariant: bool
-    served_in_fixed_batches: bool
-    """Published as not invariant, and therefore always run in batches of one size, which gives the same bits."""
+    served_row_by_row: bool
+    """Published as not invariant, and therefore always run one row at a time, which gives the same bits."""
     sizes: list[int]
     all_sizes: bool
     """Every power of two up to 64 and 32 random sizes, and not fewer for the sake of time and memory."""
