@@ -238,10 +238,3 @@ def test_a_job_shows_its_layers(client: TestClient, tenant: Tenant) -> None:
 
     assert layers[1]["name"] == "hidden1.linear"
     assert (layers[1]["input_shape"], layers[1]["output_shape"], layers[1]["parameters"]) == ([64], [100], 6400)
-
-
-def test_architectures_come_with_their_schema(client: TestClient, tenant: Tenant) -> None:
-    data = client.get("/v1/architectures", headers=tenant.headers).json()["data"]
-
-    assert [item["family"] for item in data] == ["mlp", "convnet"]
-    assert "hidden" in data[0]["json_schema"]["properties"]
