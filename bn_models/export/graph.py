@@ -51,8 +51,9 @@ def write_onnx(
         producer_name="evenkeel",
     )
     helper.set_model_props(model, metadata or {})
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+    content = bytes(model.SerializeToString())
+    onnx.checker.check_model(content, full_check=True)  # the bytes: a model it would serialize once more
+    return content
 
 
 def _write_scaling(graph: Graph, scaling: InputScaling) -> None:
