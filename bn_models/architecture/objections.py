@@ -13,7 +13,7 @@ from core.spec import layers as words
 from core.spec.job import JobSpec
 from core.spec.layers import Layer
 from core.spec.network import ConvNetSpec, SequentialSpec
-from core.spec.normalization import AffineOptions
+from core.spec.normalization import AffineOptions, LayerNormalization
 from core.spec.sequential import NormalizationPlace
 
 Placing = tuple[Placed, ...]
@@ -183,8 +183,10 @@ def _of_gamma_and_beta(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]
 
 def _of_zero_last_gamma(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
     """Asked for, and no residual body has a last gamma that it could mean."""
-    asking = [item.layer for item in flat(placed) if _asks_for_zero(item.layer)]
-    if not asking or any(_asks_for_zero(item.layer) for body in _bodies(placed) for item in flat(body)):
+    asking = [item.layer for item in flat(placed) if _asks_for_zero(options_of(item.layer))]
+    within = [options_of(item.layer) for body in _bodies(placed) for item in flat(body)]
+    meant = [options for options in within if isinstance(options, AffineOptions) and learned(options.affine)[0]]
+    if not asking or any(options.zero_last_gamma for options in meant):
         return
     message = (
         "is about the last gamma of residual bodies, and no body of this network has one: set it to false, "
@@ -193,9 +195,8 @@ def _of_zero_last_gamma(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem
     yield FieldProblem(option_pointer(spec, asking[0], "zero_last_gamma"), "no_last_gamma", message)
 
 
-def _asks_for_zero(layer: Layer) -> bool:
-    options = options_of(layer)
-    return isinstance(options, AffineOptions) and options.zero_last_gamma and learned(options.affine)[0]
+def _asks_for_zero(options: LayerNormalization | None) -> bool:
+    return isinstance(options, AffineOptions) and options.zero_last_gamma
 
 
 def _bodies(placed: Placing) -> Iterator[Placing]:
