@@ -183,8 +183,8 @@ def _whitened(case, layer, x, gamma, beta):
     parts = []
     for start in range(0, len(rows), rows.shape[1]):
         part = values[start : start + rows.shape[1]]
-        sigma = rows[start : start + len(part), : len(part)] + options.eps * torch.eye(len(part))
         p = torch.eye(len(part), dtype=torch.float64)
+        sigma = rows[start : start + len(part), : len(part)] + options.eps * p
         for _ in range(options.iterations):
             p = (3 * p - p @ p @ p @ (sigma / sigma.trace())) / 2
         parts.append(p / sigma.trace().sqrt() @ part)
