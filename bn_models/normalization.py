@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -70,18 +71,21 @@ class Statistical(nn.Module):
         """By the moments of the batch, if it is not frozen; the running average stays as it is."""
         if self.frozen:
             return self.normalize_by_stored(x)
-        return torch.cat([self._by_batch(rows) for rows in self.ghosts(x)])
+        parts = [self._by_batch(rows) for rows in self.ghosts(x)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def normalize_by_stored(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def ghosts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The runs of rows that are normalized together: `virtual_batch_size` each, the last with the remainder."""
-        if self.ghost_rows is None or len(x) < 2 * self.ghost_rows:
-            return (x,)
-        groups = len(x) // self.ghost_rows
-        last = len(x) - (groups - 1) * self.ghost_rows
-        return x.split([*[self.ghost_rows] * (groups - 1), last])
+        """The runs of rows that are normalized together."""
+        return tuple(x[start:end] for start, end in self.ghost_bounds(len(x)))
+
+    def ghost_bounds(self, rows: int) -> list[tuple[int, int]]:
+        """(start, end) of each ghost batch: `virtual_batch_size` rows, the last one with the remainder."""
+        size = self.ghost_rows or rows
+        starts = range(0, max(1, rows - size + 1), max(1, size))
+        return list(pairwise([*starts, rows]))
 
     def freeze(self, n: int) -> None:
         """From now on the stored statistics, which `n` values a channel stand behind, are what it normalizes by."""
