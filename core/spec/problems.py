@@ -115,7 +115,7 @@ def _followed(schema: type[BaseModel], location: Location) -> tuple[Location, Mo
         elif fields:
             kept.append(step)
             here = [model for field in fields for model in _models_in(field.annotation)]
-        elif isinstance(step, int) or not (here and step.endswith("Spec")):
+        elif step not in {model.__name__ for model in here}:
             kept.append(step)  # an element of a list, or a key: of the models that the whole list has
     return tuple(kept), here
 
