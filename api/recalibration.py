@@ -23,13 +23,14 @@ LEAST_SAMPLES = 2
 def replayed(database: Database, tenant_id: str, name: str, body: Any, key: str | None) -> Any:
     """The job that an earlier request with this idempotency key made, or None.
 
-    Asked before the alias is looked up, because it may have moved meanwhile. Raises IdempotencyMismatch
-    when the key was used with another body.
+    Asked before the alias is looked up, because it may have moved meanwhile. Raises NotFound when there is no
+    such model, SpecInvalid, and IdempotencyMismatch when the key was used with another body.
     """
-    request = validated(RecalibrationRequest, body)
-    if key is None:
-        return None
     with database.read() as connection:
+        find_model(connection, tenant_id, name)
+        request = validated(RecalibrationRequest, body)
+        if key is None:
+            return None
         row = connection.execute(jobs.by_idempotency_key(tenant_id, key)).one_or_none()
     if row is None:
         return None

@@ -21,6 +21,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SHOWN_CHANNELS = 16
 """So many ill channels of a layer are named; all are counted."""
 SHOWN_LAYERS = 5
+CONSTANT = ".hidden_norm.step0"
+"""The hidden state of an LSTM begins at 0, so that its first product never varies: no channel is dead of that."""
 
 
 def report_layers(run: Run, step: int) -> None:
@@ -53,7 +55,7 @@ def reports(run: Run, trained: int | None, statistics: PopulationStatistics | No
     network, thresholds = run.progress.network, run.order.thresholds
     told = []
     for name, layer in normalizations(network).items():
-        running = LayerStatistics(_float64(layer.running_mean), _float64(layer.running_var), 0)
+        running = stored(layer)
         moments = running if statistics is None else statistics.layers[name]
         told.append(
             {
@@ -74,6 +76,11 @@ def reports(run: Run, trained: int | None, statistics: PopulationStatistics | No
             }
         )
     return told
+
+
+def stored(layer: Statistical) -> LayerStatistics:
+    """What the layer holds: its running average, in float64."""
+    return LayerStatistics(_float64(layer.running_mean), _float64(layer.running_var), 0)
 
 
 def distance(running: LayerStatistics, population: LayerStatistics) -> dict[str, float | None]:
@@ -126,6 +133,8 @@ def _figures(
     output = np.abs(gain) * np.sqrt(variance)
     off_centre = np.abs(moments.mean) / np.sqrt(variance + layer.eps)
     dead = (variance < thresholds.dead_variance * layer.eps) | (output < thresholds.dead_output)
+    if name.endswith(CONSTANT):
+        dead[:] = False
     exploding = (np.abs(gain) > thresholds.exploding_gain) | (off_centre > thresholds.exploding_mean)
     return {
         "gamma": None if gamma is None else summary(gamma),
