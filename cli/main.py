@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import demo, jobs, keys, models, server
+from cli import architectures, demo, jobs, keys, models, server
 from cli.output import complain
 from core.errors import EvenkeelError
 from core.settings import load_settings
@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         jobs.pause,
         jobs.resume,
         jobs.retry,
+        architectures.architectures,
     ),
     "Models": (models.models, models.predict),
 }

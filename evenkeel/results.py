@@ -139,6 +139,8 @@ class Validation:
     parameters: int
     flops_per_step: int
     steps_per_epoch: int
+    layers: tuple[Raw, ...]
+    """The network as its list of layers; what stands inside of one is under `inside`."""
     estimated_seconds: float | None
     estimate_basis: str | None
     warnings: tuple[str, ...]
@@ -153,6 +155,7 @@ class Validation:
             raw["parameters"],
             raw["flops_per_step"],
             raw["steps_per_epoch"],
+            tuple(raw.get("layers") or ()),
             estimate.get("seconds"),
             estimate.get("basis"),
             tuple(raw.get("warnings") or ()),

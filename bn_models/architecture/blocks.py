@@ -124,10 +124,9 @@ def source(batch_norm: NormalizationSpec | None, name: str, field: str) -> str:
     """The pointer of what decides an option of the normalization `name`: an override, or the network's options."""
     if batch_norm is None:
         return "/batch_norm"
-    parent, _, last = name.rpartition(".")
-    if last in {tag(kind) for kind in LAYERS}:  # an override may have changed the kind, and with it the name
-        name = f"{parent}.{tag(batch_norm.kind)}"
-    chosen = _chosen(batch_norm, name)
+    # An override may have changed the kind of a layer, and with it the name that the pattern fitted.
+    first = f"{name.rpartition('.')[0]}.{tag(batch_norm.kind)}"
+    chosen = _chosen(batch_norm, name) or _chosen(batch_norm, first)
     if chosen is not None and field in batch_norm.layers[chosen].model_fields_set:
         return pointer(("batch_norm", "layers", chosen, field))
     return f"/batch_norm/{field}"

@@ -230,12 +230,13 @@ def _divisors(channels: int) -> str:
 
 def _windows(layer: spec.Conv2d | spec.MaxPool2d | spec.AveragePool2d, shape: Shape, pointer: str) -> tuple[int, int]:
     """How many places the layer's window has along each axis of its maps."""
-    if not isinstance(layer, spec.Conv2d) and layer.padding > layer.kernel_size // 2:
+    most = layer.kernel_size - 1 if isinstance(layer, spec.Conv2d) else layer.kernel_size // 2
+    if layer.padding > most:
         raise LayerDoesNotFit(
             pointer,
             layer,
-            f"pads by {layer.padding}, and a {layer.kernel_size}×{layer.kernel_size} window would see padding only: "
-            f"set padding to at most {layer.kernel_size // 2}",
+            f"pads by {layer.padding}, and a {layer.kernel_size}×{layer.kernel_size} window at the edge would see "
+            f"padding only: set padding to at most {most}",
         )
     height, width = (size + 2 * layer.padding - layer.kernel_size for size in shape[1:])
     if min(height, width) < 0:

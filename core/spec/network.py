@@ -22,6 +22,7 @@ __all__ = [
     "VGGSpec",
 ]
 
+BlockCount = Annotated[int, Field(strict=True, ge=1, le=200)]
 Head = Literal["flatten", "global_average"]
 
 
@@ -96,7 +97,7 @@ class ResNetSpec(Spec):
     paper, 20, 32, 44, 56 and 110 as in its section 4.2; with `blocks` given, it follows from them."""
     block: Literal["basic", "bottleneck"] = "basic"
     """Two 3×3 convolutions, or 1×1, 3×3 and 1×1 with four times as many maps at the end."""
-    blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=8)] = (3, 3, 3)
+    blocks: Annotated[tuple[BlockCount, ...], Field(min_length=1, max_length=6)] = (3, 3, 3)
     """Blocks of each stage; every stage but the first halves the maps and doubles their number."""
     width: PositiveInt = 16
     """Feature maps of the first stage."""

@@ -140,6 +140,15 @@ def test_a_job_shows_its_result_and_its_metrics(evenkeel, trained):
     assert series["train/loss"]["steps"] == list(range(1, 201))
 
 
+def test_the_families_are_listed_with_their_sizes_and_one_is_shown_with_its_fields(evenkeel):
+    listed, shown = evenkeel("architectures"), evenkeel("architectures", "resnet")
+
+    assert (listed.exit_code, shown.exit_code) == (0, 0)
+    assert "272,186" in listed.stdout
+    assert "shortcut" in shown.stdout
+    assert json.loads(evenkeel("architectures", "vgg", "--json").stdout)[0]["family"] == "vgg"
+
+
 def test_a_retry_of_a_finished_job_is_a_new_job(evenkeel, trained):
     result = evenkeel("retry", trained.id, "--watch")
 
