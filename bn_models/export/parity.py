@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 RELATIVE_TOLERANCE = 1e-5  # of the largest output
 FLOAT32_FACTOR = 4.0  # times the error that the unfolded network itself makes in float32
-PROBE_FLOPS = 2e11  # of all probe rows together: some 20 seconds of one core in float64
+PROBE_FLOPS = 1e11  # of all probe rows together: some ten seconds of one core, most of them in float64
 FEWEST_PROBE_ROWS = 8
 
 
