@@ -81,6 +81,9 @@ def _of_the_network(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
             f"let the last layer be linear with features {outputs}, after a flatten or global_average_pool2d layer"
         )
         yield FieldProblem("/network/layers", "wrong_output", message)
+    elif placed and sum(item.parameters for item in placed) == 0:
+        message = "has no weights, so there is nothing to train: write a linear layer, for instance as the last"
+        yield FieldProblem("/network/layers", "nothing_to_train", message)
 
 
 def _of_the_size(placed: Placing, maximum_parameters: int) -> Iterator[FieldProblem]:

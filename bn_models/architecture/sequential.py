@@ -12,7 +12,11 @@ KINDS = {layer.model_fields["layer"].default: kind for kind, layer in LAYERS.ite
 
 def sequential_layers(network: SequentialSpec, blocks: Blocks) -> tuple[Layer, ...]:
     """The written layers. A normalization without options has those of the job, or is left out without any."""
-    return _list(network.layers, blocks, "/network/layers")
+    layers = _list(network.layers, blocks, "/network/layers")
+    if not layers:
+        message = "has nothing but normalization, which batch_norm leaves out: write layers with weights"
+        blocks.problems.append(FieldProblem("/network/layers", "empty_list", message))
+    return layers
 
 
 def places(layers: tuple[WrittenLayer, ...], pointer: str = "/network/layers") -> dict[str, tuple[str, WrittenLayer]]:

@@ -183,6 +183,16 @@ REFUSALS = {
         "/network/layers/1/body",
         "a layer with weights",
     ),
+    "a list of nothing but normalization": (
+        written({"layer": "normalization"}, off=True),
+        "/network/layers",
+        "layers with weights",
+    ),
+    "a list without weights": (
+        written({"layer": "parallel", "branches": [[]] * 10}, {"layer": "global_average_pool2d"}),
+        "/network/layers",
+        "nothing to train",
+    ),
     "a list that ends with maps": (
         written({"layer": "max_pool2d", "kernel_size": 2, "stride": 2}),
         "/network/layers",
