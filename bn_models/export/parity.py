@@ -20,7 +20,7 @@ Array = NDArray[Any]
 RELATIVE_TOLERANCE = 1e-5  # of the largest output
 FLOAT32_FACTOR = 4.0  # times the error that the unfolded network itself makes in float32
 PROBE_FLOPS = 1e11  # of all probe rows together: some ten seconds of one core, most of them in float64
-FEWEST_PROBE_ROWS = 8
+FEWEST_PROBE_ROWS = 4
 
 
 @dataclass(frozen=True)

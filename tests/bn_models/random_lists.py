@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from bn_models.architecture import flat, place
+from bn_models.architecture import LayerDoesNotFit, flat, place
 from bn_models.population import LayerStatistics, PopulationStatistics
 from core.spec import layers as spec
 from core.spec.layers import Layer
@@ -297,8 +297,8 @@ def _maps_layer(draw, names, shape, depth):
         ways = [draw(_chain(names, shape, 3, depth - 1)) for _ in range(2 if kind == "residual" else 3)]
         size = _end(ways[0], shape)[1:]
         if any(_end(way, shape)[1:] != size for way in ways):  # none of them may shrink then
-            ways = [tuple(layer for layer in way if _end([layer], shape)[1:] == shape[1:]) for way in ways]
-            ways = [way if _fits(way, shape) else () for way in ways]
+            ways = [tuple(layer for layer in way if _keeps_size((layer,), shape)) for way in ways]
+            ways = [way if _keeps_size(way, shape) else () for way in ways]
         if kind == "parallel":
             return spec.Parallel(name=names("parallel"), branches=tuple(ways))
         ways = [
@@ -308,7 +308,7 @@ def _maps_layer(draw, names, shape, depth):
     window = draw(st.integers(1, min(3, height, width)))
     stride = draw(st.integers(1, 2))
     if kind == "convolution":
-        padding, bias = draw(st.integers(0, 2)), draw(st.booleans())
+        padding, bias = draw(st.integers(0, window - 1)), draw(st.booleans())
         out = draw(st.integers(1, 5))
         return spec.Conv2d(
             name=names("convolution"), channels=out, kernel_size=window, stride=stride, padding=padding, bias=bias
@@ -320,8 +320,11 @@ def _maps_layer(draw, names, shape, depth):
     return _simple_layer(draw, names, "batch" if kind == "instance" and height * width == 1 else kind, shape)
 
 
-def _fits(way, shape):
-    return _end(way, shape)[1:] == shape[1:]
+def _keeps_size(way, shape):
+    try:
+        return _end(way, shape)[1:] == shape[1:]
+    except LayerDoesNotFit:  # a layer before it, whose channels it knew, is gone
+        return False
 
 
 def _simple_layer(draw, names, kind, shape):
