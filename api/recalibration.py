@@ -48,6 +48,9 @@ def prepared(database: Database, tenant_id: str, name: str, body: Any, key: str 
     digest = request_digest(name, request)
     with database.read() as connection:
         version, base = _base(connection, tenant_id, name, request)
+    problems = tuple(_problems(name, version, request))
+    if problems:
+        raise SpecInvalid(problems)
     dataset = dict(body["dataset"])
     scaling = base["dataset"]["scaling"]
     if dataset.setdefault("scaling", scaling) != scaling:
@@ -58,9 +61,6 @@ def prepared(database: Database, tenant_id: str, name: str, body: Any, key: str 
             "trained with: leave it out",
         )
     request = validated(RecalibrationRequest, body | {"dataset": dataset})
-    problems = tuple(_problems(name, version, request))
-    if problems:
-        raise SpecInvalid(problems)
     return Submission(tenant_id, _job_spec(name, version, base, request, digest), 0, key)
 
 

@@ -1,6 +1,5 @@
 """After the last step: population statistics for the exact weights that are published, and what they are worth."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +43,6 @@ def measure_and_evaluate(run: Run, begin: Callable[[Phase], None]) -> Trained:
 def measure_population(run: Run) -> tuple[PopulationStatistics, dict[str, Any]]:
     """The statistics over the training split, as it is stored, and how they came about: for result and card."""
     training, split = run.spec.training, run.data.training
-    began = time.monotonic()
     statistics = measure(
         run.progress.network, split.stored(), run.spec.population, training.batch_size, training.seed, split.scaler
     )
@@ -52,6 +50,7 @@ def measure_population(run: Run) -> tuple[PopulationStatistics, dict[str, Any]]:
         "estimator": statistics.estimator,
         "samples": statistics.samples,
         "of": len(split),
+        "sampled": statistics.sampled,
         "batch_size": statistics.batch_size,
-        "seconds": round(time.monotonic() - began, 6),
+        "seconds": round(statistics.seconds, 6),
     }
