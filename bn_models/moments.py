@@ -79,25 +79,20 @@ def _moments(layer: Statistical, centered: Tensor, near: Tensor) -> tuple[GroupM
     """Moments of near + centered, and how far the mean lies from `near`, float64 (groups, C)."""
     n = centered.shape[0] * centered.shape[3]
     rows = max(RUN, BLOCK_ELEMENTS // centered[0].numel()) if centered.device.type == "cpu" else len(centered)
-    products = _products if isinstance(layer, Whitening) else _squares
     shift, squares = torch.zeros((), device=centered.device), torch.zeros((), device=centered.device)
-    for values in centered.split(rows):
+    for values in torch.split(centered, rows):
         # Vectors are few next to the product that made them: their squares need no float32.
         block = values.double() if values.shape[3] == 1 else values
         shift = shift + _sum(block)
-        squares = squares + products(layer, block)
+        squares = squares + (_products(layer, block) if isinstance(layer, Whitening) else _sum(block * block))
     shift = shift / n
     outer = layer.outer(shift) if isinstance(layer, Whitening) else shift.square()
     return GroupMoments(near.double() + shift, squares - n * outer, n), shift
 
 
-def _squares(layer: Statistical, centered: Tensor) -> Tensor:
-    return _sum(centered * centered)
-
-
-def _products(layer: Statistical, centered: Tensor) -> Tensor:
+def _products(layer: Whitening, centered: Tensor) -> Tensor:
     """Sums of products of deviations as rows, float64 (groups, C, g)."""
-    parts = layer.split(centered.double(), 2) if isinstance(layer, Whitening) else []
+    parts = layer.split(centered.double(), 2)
     return layer.join([torch.einsum("bjgsp,bjgtp->jgst", part, part) for part in parts])
 
 
@@ -106,7 +101,7 @@ def _sum(values: Tensor) -> Tensor:
     full = len(values) // RUN * RUN
     total = torch.zeros((), device=values.device)
     if full:
-        runs = values[:full].unflatten(0, (-1, RUN)).sum(1)
+        runs = values[:full].view(-1, RUN, *values.shape[1:]).sum(1)
         total = total + runs.sum((0, 3), dtype=torch.float64)
     if full < len(values):
         total = total + values[full:].sum(0).sum(2, dtype=torch.float64)

@@ -70,7 +70,7 @@ class LSTM(nn.Module):
         cell = torch.zeros_like(hidden)
         states: list[Tensor] = []
         for step in range(self.steps):
-            cell, output = self.advance(step, self.gates(step, projected[step], self.hidden(hidden)), cell)
+            cell, output = self.advance(self.gates(step, projected[step], self.hidden(hidden)), cell)
             hidden = self.emit(step, cell, output)
             states.append(hidden)
         return hidden if self.outputs == "last" else torch.stack(states, dim=1)
@@ -79,9 +79,10 @@ class LSTM(nn.Module):
         """(N, 4U) out of W_x x and W_h h of one step."""
         if self.input_norm is None or self.hidden_norm is None:
             return by_input + by_hidden + self.bias
-        return self.input_norm(by_input, step) + self.hidden_norm(by_hidden, step) + self.bias
+        normalized: Tensor = self.input_norm(by_input, step) + self.hidden_norm(by_hidden, step) + self.bias
+        return normalized
 
-    def advance(self, step: int, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(self, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """The new cell, and how far the output gate is open."""
         opened, kept, value, output = gates.chunk(4, dim=1)
         return torch.sigmoid(kept) * cell + torch.sigmoid(opened) * torch.tanh(value), torch.sigmoid(output)

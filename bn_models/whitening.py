@@ -47,7 +47,7 @@ class Whitening(Statistical):
         full = self.channels // self.size * self.size
         sizes = [full, self.channels - full] if full < self.channels else [full]
         shapes = [(length // min(length, self.size), min(length, self.size)) for length in sizes]
-        parts = values.split(sizes, axis)
+        parts = torch.split(values, sizes, axis)
         return [part.unflatten(axis, shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def join(self, parts: list[Tensor]) -> Tensor:
