@@ -1,4 +1,4 @@
-"""`freeze_last_steps`: measured when the last steps begin, kept to the end, the same bits however it was interrupted."""
+"""`freeze_last_steps`: measured when the last steps begin, kept to the end, the same bits after an interruption."""
 
 from pathlib import Path
 from typing import Any
