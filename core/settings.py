@@ -87,6 +87,8 @@ class Settings(BaseSettings):
 
     maximum_parameters: Annotated[int, Field(ge=1)] = 200_000_000
     maximum_steps: Annotated[int, Field(ge=1)] = 10_000_000
+    maximum_members: Annotated[int, Field(ge=1)] = 400
+    """Jobs of one comparison."""
     maximum_body_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     maximum_predict_rows: Annotated[int, Field(ge=1)] = 100_000
     model_memory_bytes: Annotated[int, Field(ge=1)] = 1024**3

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from core.states import TRANSITIONS
 
-SCHEMA_HEAD = "0003"
+SCHEMA_HEAD = "0005"
 """The migration that these tables agree with; readiness refuses any other. A test compares it with Alembic's head."""
 
 metadata = MetaData(
@@ -80,6 +80,9 @@ jobs = Table(
     Column("needs_cuda", Boolean, nullable=False),
     Column("flops_per_step", BigInteger, nullable=False),
     Column("retry_of", Id, ForeignKey("jobs.id")),
+    Column("comparison_id", Id),  # of `comparisons`; no foreign key, for SQLite could not drop the column again
+    Column("variant", String(80)),
+    Column("seed", BigInteger),
     Column("state", String(16), nullable=False),
     Column("phase", String(32)),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
@@ -108,6 +111,25 @@ jobs = Table(
     Index("ix_jobs_claim", "state", "priority", "created_at"),
     Index("ix_jobs_lease", "state", "lease_expires_at"),
     Index("ix_jobs_list", "tenant_id", "created_at", "id"),
+    Index("ix_jobs_comparison", "comparison_id", "state"),
+)
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("spec", Json, nullable=False),
+    Column("spec_sha256", String(64), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("metadata", Json, nullable=False),
+    Column("plan", Json, nullable=False),  # what admission made of the spec: all that a report needs beside the points
+    Column("maximum_running", Integer),
+    Column("cancel_requested_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "idempotency_key"),
+    Index("ix_comparisons_list", "tenant_id", "created_at", "id"),
 )
 
 events = Table(

@@ -1,8 +1,11 @@
 """Claims: how a job becomes this slot's."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
+
+from sqlalchemy import Connection
 
 from core.errors import StorageFailed
 from core.queries import checkpoints, events, leases
@@ -33,19 +36,41 @@ class Claim:
         return int(self.row.attempt)
 
 
+class Crowded(Exception):
+    """Another claim took the last place that a comparison had, at the same moment."""
+
+
 def claim_next(node: Node, slot: int) -> Claim | None:
     """The next queued job, or None when there is nothing to do. One transaction."""
-    with node.database.write() as connection:
-        row = connection.execute(
-            leases.claim_next(node.owner(slot), node.settings.lease_seconds, cuda=node.gpus > 0)
-        ).one_or_none()
-        if row is None:
-            return None
-        data = {"status": "running", "attempt": row.attempt, "worker": node.id, "slot": slot}
-        draft = EventDraft("status", f"attempt {row.attempt} runs", data)
-        connection.execute(events.append(row.id, row.base, row.attempt, [draft]))
-        found = connection.execute(checkpoints.of_job(row.id)).all()
+    while True:
+        with suppress(Crowded), node.database.write() as connection:
+            return _claim(connection, node, slot)
+
+
+def _claim(connection: Connection, node: Node, slot: int) -> Claim | None:
+    """Raises Crowded, and the transaction is to be rolled back."""
+    row = connection.execute(
+        leases.claim_next(node.owner(slot), node.settings.lease_seconds, cuda=node.gpus > 0)
+    ).one_or_none()
+    if row is None:
+        return None
+    _check_its_place(connection, row.comparison_id)
+    data = {"status": "running", "attempt": row.attempt, "worker": node.id, "slot": slot}
+    draft = EventDraft("status", f"attempt {row.attempt} runs", data)
+    connection.execute(events.append(row.id, row.base, row.attempt, [draft]))
+    found = connection.execute(checkpoints.of_job(row.id)).all()
     return Claim(row, tuple(CheckpointReference(c.name, c.sha256, c.bytes, c.step) for c in found))
+
+
+def _check_its_place(connection: Connection, comparison_id: str | None) -> None:
+    """A claim counts the running members that were committed when it began. Where many write at once, two may
+    have counted before either was there: under the comparison's lock, who comes second counts again."""
+    if comparison_id is None:
+        return
+    if connection.execute(leases.lock_comparison(comparison_id)).scalar_one() is None:
+        return
+    if connection.execute(leases.crowded(comparison_id)).scalar_one():
+        raise Crowded
 
 
 def sweep(node: Node, claim: Claim) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Update, and_, case, exists, func, literal, null, or_, select, update
 
 from core.clock import microseconds, now_us
-from core.tables import jobs
+from core.tables import comparisons, jobs
 
 NO_LEASE = {"lease_owner": None, "lease_expires_at": None, "heartbeat_at": None}
 
@@ -14,6 +14,35 @@ NO_LEASE = {"lease_owner": None, "lease_expires_at": None, "heartbeat_at": None}
 def waiting(cuda: bool) -> Select[Any]:
     """One row with `waiting`: is there a queued job that this node could run? The cheap poll."""
     return select(exists().where(*_claimable(cuda)).label("waiting"))
+
+
+def full_comparisons() -> Select[Any]:
+    """Ids of comparisons that have as many running members as they may. It reads the running jobs, once a claim,
+    however many wait."""
+    members = jobs.alias("members")
+    return (
+        select(comparisons.c.id)
+        .join(members, and_(members.c.comparison_id == comparisons.c.id, members.c.state == "running"))
+        .group_by(comparisons.c.id, comparisons.c.maximum_running)
+        .having(func.count() >= comparisons.c.maximum_running)
+    )
+
+
+def crowded(comparison_id: str) -> Select[Any]:
+    """One row with `crowded`: do more members run than may, this transaction's included?"""
+    members = jobs.alias("members")
+    running = (
+        select(func.count())
+        .select_from(members)
+        .where(members.c.comparison_id == comparison_id, members.c.state == "running")
+        .scalar_subquery()
+    )
+    return select((running > comparisons.c.maximum_running).label("crowded")).where(comparisons.c.id == comparison_id)
+
+
+def lock_comparison(comparison_id: str) -> Select[Any]:
+    """Held to the end of the transaction, so that claims of members of one comparison come one after the other."""
+    return select(comparisons.c.maximum_running).where(comparisons.c.id == comparison_id).with_for_update()
 
 
 def claim_next(owner: str, lease_seconds: float, cuda: bool) -> Update:
@@ -174,7 +203,8 @@ def _lose(whose: ColumnElement[bool], attempts_without_progress: int, code: str)
 
 
 def _claimable(cuda: bool) -> list[ColumnElement[bool]]:
-    guards = [jobs.c.state == "queued"]
+    alone = jobs.c.comparison_id.is_(None)
+    guards = [jobs.c.state == "queued", or_(alone, jobs.c.comparison_id.not_in(full_comparisons()))]
     if not cuda:
         guards.append(jobs.c.needs_cuda.is_(False))
     return guards

@@ -1,5 +1,6 @@
 """Frozen specs: what a user asks for, one noun a file."""
 
+from core.spec.comparison import ComparisonSpec
 from core.spec.data import SOURCES, DatasetSpec, SourceFacts
 from core.spec.job import JobSpec, PublishSpec
 from core.spec.network import (
@@ -27,6 +28,7 @@ __all__ = [
     "FAMILIES",
     "SOURCES",
     "BatchNormSpec",
+    "ComparisonSpec",
     "ConvNetSpec",
     "DatasetSpec",
     "EarlyStoppingSpec",

@@ -114,16 +114,16 @@ def _followed(schema: type[BaseModel], location: Location) -> tuple[Location, Mo
             here = tagged
         elif fields:
             kept.append(step)
-            here = [model for field in fields for model in _models_in(field.annotation)]
+            here = [model for field in fields for model in models_in(field.annotation)]
         elif step not in {model.__name__ for model in here}:
             kept.append(step)  # an element of a list, or a key: of the models that the whole list has
     return tuple(kept), here
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
+    return [model for part in get_args(annotation) for model in models_in(part)]
 
 
 def _shown(value: Any) -> str:
