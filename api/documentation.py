@@ -14,11 +14,19 @@ from api.schemas.metrics import Metrics
 from api.schemas.models import AliasRequest
 from api.schemas.predictions import Predictions, Rows
 from api.schemas.problems import Problem
-from core.spec import JobSpec
+from core.spec import ComparisonSpec, JobSpec
 from core.spec.recalibration import RecalibrationRequest
 
 REFERENCE = "#/components/schemas/{model}"
-BODIES: tuple[type[BaseModel], ...] = (JobSpec, RecalibrationRequest, CancelOptions, KeyRequest, AliasRequest, Rows)
+BODIES: tuple[type[BaseModel], ...] = (
+    JobSpec,
+    ComparisonSpec,
+    RecalibrationRequest,
+    CancelOptions,
+    KeyRequest,
+    AliasRequest,
+    Rows,
+)
 ANSWERS: tuple[type[BaseModel], ...] = (Problem, EventPage, LogPage, Metrics, Predictions)
 
 JOB_EXAMPLE: dict[str, Any] = {
@@ -34,6 +42,27 @@ JOB_EXAMPLE: dict[str, Any] = {
     "batch_norm": True,
     "optimizer": {"kind": "sgd", "learning_rate": 0.5},
     "training": {"steps": 5000, "batch_size": 60, "seed": 0},
+}
+SMALL_COMPARISON_EXAMPLE: dict[str, Any] = {
+    "base": {"dataset": {"source": "digits"}, "network": {"family": "mlp"}},
+    "vary": {"batch_norm": [True, False]},
+}
+COMPARISON_EXAMPLES: dict[str, Any] = {
+    "smallest": SMALL_COMPARISON_EXAMPLE,
+    "mnist": {
+        "name": "how-high-may-the-rate-be",
+        "base": {name: value for name, value in JOB_EXAMPLE.items() if name not in ("name", "metadata", "batch_norm")},
+        "vary": {"batch_norm": [True, False], "optimizer.learning_rate": [0.05, 0.5, 5.0]},
+        "seeds": 3,
+        "target": "baseline_best",
+        "maximum_running": 2,
+    },
+    "by name": {
+        "base": {"dataset": {"source": "digits"}, "network": {"family": "mlp"}},
+        "vary": {"variants": {"before": {}, "after": {"batch_norm.placement": "after_activation"}}},
+        "seeds": [0, 1, 2, 3, 4],
+        "baseline": "before",
+    },
 }
 SMALL_JOB_EXAMPLE: dict[str, Any] = {"dataset": {"source": "digits"}, "network": {"family": "mlp"}}
 

@@ -15,6 +15,10 @@ async def _job_id(job_id: Annotated[str, Path(description="`job_…`")]) -> str:
     return _known(job_id, ID, "job")
 
 
+async def _comparison_id(comparison_id: Annotated[str, Path(description="`cmp_…`")]) -> str:
+    return _known(comparison_id, ID, "comparison")
+
+
 async def _key_id(key_id: Annotated[str, Path(description="`key_…`")]) -> str:
     return _known(key_id, ID, "key")
 
@@ -44,6 +48,7 @@ IdempotencyKey = Annotated[
     ),
 ]
 JobId = Annotated[str, Depends(_job_id)]
+ComparisonId = Annotated[str, Depends(_comparison_id)]
 KeyId = Annotated[str, Depends(_key_id)]
 ModelName = Annotated[str, Depends(_model_name)]
 AliasName = Annotated[str, Depends(_alias_name)]

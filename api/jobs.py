@@ -106,6 +106,22 @@ def list_jobs(database: Database, tenant_id: str, query: PageQuery, filters: Job
     return Page[Job].of([job_of(row, latest.get(row.id)) for row in kept], ids, has_more)
 
 
+def page_of_members(
+    connection: Connection, tenant_id: str, comparison_id: str, query: PageQuery, with_latest_metrics: bool
+) -> Page[Job]:
+    """Jobs of a comparison. Raises InputInvalid when the cursor is none of them."""
+    cursor = None
+    if query.cursor is not None:
+        cursor = connection.execute(jobs.one(tenant_id, query.cursor)).one_or_none()
+        if cursor is None or cursor.comparison_id != comparison_id:
+            raise unknown_cursor(query)
+    statement = jobs.page(tenant_id, query.rows, query.descending, cursor, comparison_id=comparison_id)
+    kept, has_more = query.cut(connection.execute(statement).all())
+    ids = [row.id for row in kept]
+    latest = latest_metrics(connection, ids) if with_latest_metrics else {}
+    return Page[Job].of([job_of(row, latest.get(row.id)) for row in kept], ids, has_more)
+
+
 def _statuses(text: str | None) -> list[str]:
     given = [] if text is None else text.split(",")
     for status in given:

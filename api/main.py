@@ -14,6 +14,7 @@ from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
 from api.routers import (
     architectures,
+    comparisons,
     docs,
     events,
     health,
@@ -63,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_problem_handlers(app)
     for noun in (
         jobs,
+        comparisons,
         events,
         metrics,
         layers,

@@ -104,6 +104,7 @@ def _insert(connection: Connection, submission: Submission) -> Any:
             steps=spec.training.steps if spec.recalibration is None else 0,
             step=trained.step if trained else 0,
             retry_of=submission.retry_of,
+            **_membership(connection, submission),
         )
     ).one()
     message = "queued" if submission.retry_of is None else f"queued, as a retry of {submission.retry_of}"
@@ -111,6 +112,14 @@ def _insert(connection: Connection, submission: Submission) -> Any:
     if trained:
         _carry_over(connection, trained, row.id)
     return row
+
+
+def _membership(connection: Connection, submission: Submission) -> dict[str, Any]:
+    """A member that is run again stands for the one that it repeats."""
+    if submission.retry_of is None:
+        return {}
+    source = connection.execute(jobs.one(submission.tenant_id, submission.retry_of)).one()
+    return {"comparison_id": source.comparison_id, "variant": source.variant, "seed": source.seed}
 
 
 def _complete_checkpoint(connection: Connection, job_id: str | None) -> Any:

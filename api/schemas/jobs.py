@@ -23,6 +23,14 @@ class JobError(BaseModel):
     message: str
 
 
+class Membership(BaseModel):
+    """Which part of which comparison a job is."""
+
+    comparison_id: str
+    variant: str
+    seed: int
+
+
 class Job(BaseModel):
     object: Literal["job"] = "job"
     id: str
@@ -41,6 +49,8 @@ class Job(BaseModel):
     error: JobError | None
     result: dict[str, Any] | None
     retry_of: str | None
+    comparison: Membership | None
+    """Null for a job of its own."""
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -108,10 +118,17 @@ def job_of(row: Any, latest_metrics: dict[str, float | None] | None = None) -> J
         error=row.error,
         result=row.result,
         retry_of=row.retry_of,
+        comparison=_membership(row),
         created_at=rfc3339(row.created_at) or "",
         started_at=rfc3339(row.started_at),
         finished_at=rfc3339(row.finished_at),
     )
+
+
+def _membership(row: Any) -> Membership | None:
+    if row.comparison_id is None:
+        return None
+    return Membership(comparison_id=row.comparison_id, variant=row.variant, seed=row.seed)
 
 
 def checkpoint_of(row: Any) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Insert, Select, Update, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Insert, Select, Update, and_, insert, or_, select, update
 
 from core.clock import now_us
 from core.queries.leases import NO_LEASE
@@ -18,9 +18,9 @@ def create(**columns: Any) -> Insert:
 
 
 def create_members(rows: list[dict[str, Any]]) -> Insert:
-    """Queued jobs, their first event's number reserved; all of one age, so that they run in the order of their ids."""
-    now = now_us()
-    return insert(jobs).values([{"state": "queued", "created_at": now, "next_seq": 2} | row for row in rows])
+    """Queued jobs, their first event's number reserved. A microsecond between them lets them run in this order."""
+    queued = {"state": "queued", "next_seq": 2}
+    return insert(jobs).values([queued | {"created_at": now_us() + place} | row for place, row in enumerate(rows)])
 
 
 def create_first_events(job_ids: list[str]) -> Insert:
@@ -68,6 +68,7 @@ def states(comparison_ids: list[str]) -> Select[Any]:
             jobs.c.step,
             jobs.c.steps,
             jobs.c.error,
+            jobs.c.cancel_requested_at,
             jobs.c.started_at,
             jobs.c.finished_at,
         )
@@ -77,7 +78,7 @@ def states(comparison_ids: list[str]) -> Select[Any]:
 
 
 def hold_open_members(comparison_id: str) -> Select[Any]:
-    """Members that have not ended, held against workers and reaper. In the order of their ids, for all who hold them."""
+    """Members that have not ended, held against workers and reaper, in the order of their ids."""
     return (
         select(jobs.c.id)
         .where(jobs.c.comparison_id == comparison_id, jobs.c.state.not_in(TERMINAL))
@@ -160,12 +161,4 @@ def _points(comparison_id: str) -> Select[Any]:
         .join_from(metric_series, jobs, metric_series.c.job_id == jobs.c.id)
         .join(metric_points, metric_points.c.series_id == metric_series.c.id)
         .where(jobs.c.comparison_id == comparison_id)
-    )
-
-
-def count_by_state(comparison_id: str) -> Select[Any]:
-    return (
-        select(jobs.c.state, func.count().label("count"))
-        .where(jobs.c.comparison_id == comparison_id)
-        .group_by(jobs.c.state)
     )

@@ -55,6 +55,7 @@ def page(
     created_after: int | None = None,
     created_before: int | None = None,
     name: str | None = None,
+    comparison_id: str | None = None,
 ) -> Select[Any]:
     """Keyset page by (created_at, id). `after` is the row to start behind, with these two columns."""
     guards: list[ColumnElement[bool]] = [jobs.c.tenant_id == tenant_id]
@@ -62,6 +63,8 @@ def page(
         guards.append(or_(*(_has_status(status) for status in statuses)))
     if family:
         guards.append(jobs.c.family == family)
+    if comparison_id:
+        guards.append(jobs.c.comparison_id == comparison_id)
     if name:
         guards.append(jobs.c.name == name)
     guards += [_has_metadata(key, value) for key, value in (metadata or {}).items()]

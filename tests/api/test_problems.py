@@ -43,6 +43,7 @@ def operations(client: TestClient) -> list[tuple[str, str]]:
 
 def filled(path: str, job_id: str, model: str, key_id: str) -> str:
     values = {"{job_id}": job_id, "{name}": model, "{version}": "1", "{alias}": "latest", "{key_id}": key_id}
+    values |= {"{comparison_id}": "cmp_1", "{format}": "md"}
     for name, value in values.items():
         path = path.replace(name, value)
     return path

@@ -1,0 +1,144 @@
+"""Comparisons as rows: written whole in one transaction, read, and cancelled with their members."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from api.comparisons import Admitted, admit_comparison
+from core.db import Database
+from core.errors import Conflict, IdempotencyMismatch, NotFound, SpecInvalid
+from core.identifiers import new_id
+from core.queries import comparisons, events
+from core.queries.events import EventDraft
+from core.settings import Settings
+from core.states import TERMINAL
+
+
+def submit_comparison(
+    database: Database, tenant_id: str, found: Admitted, key: str | None, settings: Settings
+) -> tuple[Any, bool]:
+    """(the comparison's row, whether an earlier request with this idempotency key had made it). Committed.
+
+    Raises IdempotencyMismatch when the key was used with another body.
+    """
+    replay = _replay(database, tenant_id, found, key, settings)
+    if replay is not None:
+        return replay, True
+    try:
+        with database.write() as connection:
+            return _insert(connection, tenant_id, found, key), False
+    except IntegrityError:
+        replay = _replay(database, tenant_id, found, key, settings)  # lost the race for the key
+        if replay is None:
+            raise
+        return replay, True
+
+
+def find_comparison(connection: Connection, tenant_id: str, comparison_id: str) -> Any:
+    """The row. Raises NotFound, for another tenant's comparison too."""
+    row = connection.execute(comparisons.one(tenant_id, comparison_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no comparison {comparison_id}")
+    return row
+
+
+def members_of(connection: Connection, comparison_ids: list[str]) -> dict[str, list[Any]]:
+    """By comparison, the state of the newest job of each member: a retry stands for what it repeats."""
+    found: dict[str, dict[tuple[str, int], Any]] = {identifier: {} for identifier in comparison_ids}
+    for row in connection.execute(comparisons.states(comparison_ids)):
+        found[row.comparison_id][(row.variant, row.seed)] = row
+    return {identifier: list(rows.values()) for identifier, rows in found.items()}
+
+
+def cancel_comparison(database: Database, tenant_id: str, comparison_id: str) -> tuple[Any, bool]:
+    """(the row, whether this request changed anything). Waiting members end at once, running ones are told.
+
+    Raises Conflict when all members have ended already, NotFound when it is not the tenant's.
+    """
+    with database.write() as connection:
+        before = find_comparison(connection, tenant_id, comparison_id)
+        # Jobs first, their comparison last: claims lock in this order too.
+        held = connection.execute(comparisons.hold_open_members(comparison_id)).all()
+        if not held and before.cancel_requested_at is None:
+            raise Conflict(f"comparison {comparison_id} has ended, and there is nothing left to stop")
+        ended = connection.execute(comparisons.cancel_waiting_members(comparison_id)).all()
+        told = connection.execute(comparisons.request_cancel_of_members(comparison_id)).all()
+        for row in ended:
+            data = {"status": "cancelled"}
+            drafts = [EventDraft("status", "cancelled", data), EventDraft("end", "cancelled", data)]
+            connection.execute(events.append(row.id, row.base, row.attempt, drafts))
+        for row in told:
+            draft = EventDraft("status", "cancelling", {"status": "cancelling"})
+            connection.execute(events.append(row.id, row.base, row.attempt, [draft]))
+        connection.execute(comparisons.request_cancel(tenant_id, comparison_id))
+        return find_comparison(connection, tenant_id, comparison_id), bool(ended or told)
+
+
+def open_members(rows: list[Any]) -> Iterator[Any]:
+    return (row for row in rows if row.state not in TERMINAL)
+
+
+def _replay(database: Database, tenant_id: str, found: Admitted, key: str | None, settings: Settings) -> Any:
+    if key is None:
+        return None
+    with database.read() as connection:
+        row = connection.execute(comparisons.by_idempotency_key(tenant_id, key)).one_or_none()
+    if row is None:
+        return None
+    if found.digest() not in (row.spec_sha256, _digest_today(row, settings)):
+        raise IdempotencyMismatch(
+            f"Idempotency-Key {key!r} made comparison {row.id} out of another body: use a new key"
+        )
+    return row
+
+
+def _digest_today(row: Any, settings: Settings) -> str:
+    """Of a spec that an older version stored: with the defaults of fields that are newer than it."""
+    try:
+        return admit_comparison(row.spec, settings).digest()
+    except (SpecInvalid, ValidationError):  # refused today, so nobody can ask for the same again
+        return str(row.spec_sha256)
+
+
+def _insert(connection: Connection, tenant_id: str, found: Admitted, key: str | None) -> Any:
+    spec = found.spec
+    row = connection.execute(
+        comparisons.create(
+            id=new_id("cmp"),
+            tenant_id=tenant_id,
+            idempotency_key=key,
+            spec=spec.model_dump(mode="json"),
+            spec_sha256=found.digest(),
+            name=spec.name,
+            metadata=spec.metadata,
+            plan=found.plan(),
+            maximum_running=spec.maximum_running,
+        )
+    ).one()
+    rows = [_member(row, tenant_id, found_member) for found_member in found.members()]
+    connection.execute(comparisons.create_members(rows))
+    connection.execute(comparisons.create_first_events([member["id"] for member in rows]))
+    return row
+
+
+def _member(row: Any, tenant_id: str, member: tuple[Any, int, Any]) -> dict[str, Any]:
+    variant, seed, spec = member
+    return {
+        "id": new_id("job"),
+        "tenant_id": tenant_id,
+        "comparison_id": row.id,
+        "variant": variant.variant.name,
+        "seed": seed,
+        "spec": spec.model_dump(mode="json"),
+        "spec_sha256": spec.digest(),
+        "name": spec.name,
+        "family": spec.network.family,
+        "metadata": spec.metadata,
+        "priority": spec.priority,
+        "needs_cuda": spec.resources.device.startswith("cuda"),
+        "flops_per_step": variant.plan.flops_per_step,
+        "steps": spec.training.steps,
+    }

@@ -1,0 +1,83 @@
+"""From the database to the plain data that a report is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection
+
+from api.reports.figures import figures_of, timing_of
+from api.reports.members import Member, Point
+from api.reports.sentences import headline, sentences
+from api.reports.shapes import MemberOfReport, Report
+from api.schemas.comparisons import outcome_of
+from core.queries import comparisons
+from core.queries.metrics import value_of
+from core.spec.base import canonical_json
+
+RATE = "throughput/examples_per_second"
+TRAINING_STEPS = 1000
+"""The training score is taken over these last steps at most, however rare evaluations are."""
+Series = Mapping[tuple[str, str], Sequence[Point]]
+"""By job and name."""
+
+
+def report_of(connection: Connection, row: Any) -> Report:
+    """The report of a comparison as the database has it now."""
+    plan = row.plan
+    metric: str = plan["metric"]
+    score = metric.split("/")[-1]
+    newest = {(job.variant, job.seed): job for job in connection.execute(comparisons.members(row.id))}
+    series = _series(connection.execute(comparisons.points(row.id, [metric, RATE])))
+    training = _series(connection.execute(comparisons.last_points(row.id, f"train/{score}", TRAINING_STEPS)))
+    batches = {variant["name"]: variant["batch_size"] for variant in plan["variants"]}
+    members = [
+        Member(
+            variant=job.variant,
+            seed=job.seed,
+            outcome=outcome_of(job.state, job.error),  # type: ignore[arg-type]
+            error=_error(job.error),
+            step=job.step,
+            batch_size=batches[job.variant],
+            evaluations=tuple(series.get((job.id, metric), ())),
+            training=tuple(training.get((job.id, f"train/{score}"), ())),
+            rates=tuple(series.get((job.id, RATE), ())),
+            result=job.result or {},
+        )
+        for job in newest.values()
+    ]
+    return build(row, members, {key: job.id for key, job in newest.items()})
+
+
+def build(row: Any, members: Sequence[Member], job_ids: Mapping[tuple[str, int], str]) -> Report:
+    """`row` has id, name and plan."""
+    figures = figures_of(row.plan, members)
+    return Report(
+        object="comparison_report",
+        comparison_id=row.id,
+        name=row.name,
+        complete=not figures.missing,
+        sentence=headline(figures),
+        sentences=sentences(figures),
+        figures=figures,
+        figures_sha256=sha256(canonical_json(asdict(figures))).hexdigest(),
+        timing=timing_of(row.plan, members),
+        members=[
+            MemberOfReport(
+                member.variant, member.seed, job_ids[(member.variant, member.seed)], member.outcome, member.step
+            )
+            for member in members
+        ],
+    )
+
+
+def _series(rows: Any) -> dict[tuple[str, str], list[Point]]:
+    found: dict[tuple[str, str], list[Point]] = {}
+    for job_id, name, step, value, nonfinite in rows:
+        found.setdefault((job_id, name), []).append((step, value_of(value, nonfinite)))
+    return found
+
+
+def _error(error: Mapping[str, Any] | None) -> str | None:
+    return f"{error.get('code')}: {error.get('message')}" if error else None

@@ -1,0 +1,134 @@
+"""A report as CSV and as Markdown. The same report gives the same bytes."""
+
+import csv
+import io
+from collections.abc import Iterator
+
+from api.reports.numbers import plain, shown, signed, steps, with_interval
+from api.reports.shapes import Report, VariantFigures, VariantTiming
+from api.reports.statistics import Estimate
+
+HEADINGS = (
+    "variant",
+    "seeds",
+    "best",
+    "final",
+    "served",
+    "train–test gap",
+    "final against baseline",
+    "steps to target",
+    "times fewer steps",
+    "seconds to target",
+)
+"""Of the table for people; brackets hold 95 % intervals."""
+ESTIMATES = ("best", "final", "served", "gap", "steps_to_target")
+DIFFERENCES = ("final", "best", "served", "steps_ratio")
+
+
+def csv_of(report: Report) -> str:
+    """A row for each variant, every figure in full; `_low` and `_high` are the ends of 95 % intervals."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [*ESTIMATES, *(f"difference_{name}" for name in DIFFERENCES), "seconds_to_target", "training_seconds"]
+    columns = [f"{name}{end}" for name in names for end in ("_n", "", "_low", "_high")]
+    writer.writerow(["variant", "baseline", "reached", "targeted", "diverged", "missing", *columns])
+    for variant, timing in zip(report.figures.variants, report.timing, strict=True):
+        estimates = [getattr(variant, name) for name in ESTIMATES]
+        estimates += [getattr(variant.difference, name, None) for name in DIFFERENCES]
+        estimates += [timing.seconds_to_target, timing.training_seconds]
+        row = [variant.name, variant.name == report.figures.baseline, variant.reached, variant.targeted]
+        row += [sum(member.variant == variant.name for member in report.figures.diverged)]
+        row += [sum(member.variant == variant.name for member in report.figures.missing)]
+        writer.writerow([*row, *(cell for estimate in estimates for cell in _cells(estimate))])
+    return out.getvalue()
+
+
+def markdown_of(report: Report) -> str:
+    return "\n".join(_markdown_lines(report)) + "\n"
+
+
+def cells(report: Report) -> Iterator[tuple[str, ...]]:
+    """The table for people, a row for each variant under `HEADINGS`."""
+    for variant, timing in zip(report.figures.variants, report.timing, strict=True):
+        yield _row(variant, timing, report.figures.metric, variant.name == report.figures.baseline)
+
+
+def notes(report: Report) -> Iterator[str]:
+    """How the table is to be read, and what it is without."""
+    figures = report.figures
+    way = "higher" if figures.higher_is_better else "lower"
+    yield (
+        f"Metric: {figures.metric}, {way} is better; brackets are 95 % intervals of means over seeds (Student's t), "
+        "differences are taken seed by seed."
+    )
+    if figures.target.kind == "baseline_best":
+        mean = shown(figures.target.value, figures.metric)
+        yield f"Target: seed by seed the best of {figures.baseline}, {mean} in the mean."
+    elif figures.target.kind == "value":
+        yield f"Target: {shown(figures.target.value, figures.metric)}."
+    yield "Seconds are of training alone, without evaluations, checkpoints and waiting."
+    for what, absent in (("Diverged", figures.diverged), ("Missing", figures.missing)):
+        for member in absent:
+            reason = f": {member.error}" if member.error else ""
+            state = "" if what == "Diverged" else f", {member.outcome}"
+            yield f"{what}: {member.variant}, seed {member.seed}{state}, at step {member.step}{reason}"
+
+
+def rate_cells(report: Report) -> Iterator[tuple[str, str, str]]:
+    """(group, rate, how it went), where the learning rate varies."""
+    words = {True: "stable", False: "not stable", None: "not known yet"}
+    for group in report.figures.rates:
+        for rate in group.rates:
+            highest = ", the highest that was" if rate.learning_rate == group.highest_stable else ""
+            yield group.group, f"{rate.learning_rate:g}", words[rate.stable] + highest
+
+
+def _row(variant: VariantFigures, timing: VariantTiming, metric: str, is_baseline: bool) -> tuple[str, ...]:
+    difference = variant.difference
+    reached = f" ({variant.reached} of {variant.targeted})" if variant.reached < variant.targeted else ""
+    return (
+        f"{variant.name} (baseline)" if is_baseline else variant.name,
+        str(len(variant.seeds)),
+        with_interval(variant.best, metric),
+        with_interval(variant.final, metric),
+        with_interval(variant.served, metric),
+        signed(variant.gap, metric),
+        signed(difference.final, metric) if difference else "–",
+        steps(variant.steps_to_target) + reached,
+        plain(difference.steps_ratio) if difference else "–",
+        plain(timing.seconds_to_target),
+    )
+
+
+def _markdown_lines(report: Report) -> Iterator[str]:
+    yield f"# {_escaped(report.name)}"
+    yield ""
+    yield _escaped(report.sentence)
+    yield ""
+    yield from _table(HEADINGS, cells(report))
+    if report.figures.rates:
+        yield ""
+        yield from _table(("variants", "learning rate", "how it went"), rate_cells(report))
+    yield ""
+    for text in (*report.sentences, *notes(report)):
+        yield f"- {_escaped(text)}"
+
+
+def _table(headings: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(headings)} |"
+    yield f"|{'---|' * len(headings)}"
+    for row in rows:
+        yield f"| {' | '.join(_escaped(cell) for cell in row)} |"
+
+
+def _escaped(text: str) -> str:
+    """Names are the user's: none may open a cell, a tag, a link or emphasis."""
+    for mark in "\\|<>*_`[]":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _cells(estimate: Estimate | None) -> tuple[object, ...]:
+    if estimate is None:
+        return ("", "", "", "")
+    return tuple("" if value is None else value for value in (estimate.n, estimate.mean, estimate.low, estimate.high))
