@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import architectures, demo, jobs, keys, models, server
+from cli import architectures, comparisons, demo, jobs, keys, models, server
 from cli.output import complain
 from core.errors import EvenkeelError
 from core.settings import load_settings
@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(comparisons.app, name="compare", rich_help_panel="Comparisons")
 app.add_typer(keys.app, name="keys", rich_help_panel="The service")
 
 

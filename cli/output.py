@@ -13,7 +13,7 @@ from rich.text import Text
 
 PIPE_COLUMNS = 240  # nothing is cut off where nobody looks at columns
 SPARKS = "▁▂▃▄▅▆▇█"
-COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "diverged": "magenta"}
 
 
 def console() -> Console:

@@ -1,7 +1,8 @@
 """Python client of the evenkeel service: `from evenkeel import Client`."""
 
-from core.spec import JobSpec
+from core.spec import ComparisonSpec, JobSpec
 from evenkeel.client import Client
+from evenkeel.comparisons import Comparison
 from evenkeel.errors import (
     Conflict,
     EvenkeelClientError,
@@ -31,6 +32,8 @@ from evenkeel.results import (
 __all__ = [
     "Checkpoint",
     "Client",
+    "Comparison",
+    "ComparisonSpec",
     "Conflict",
     "EvenkeelClientError",
     "Event",

@@ -62,8 +62,8 @@ class Job:
             result=raw.get("result"),
             retry_of=raw.get("retry_of"),
             created_at=datetime.fromisoformat(raw["created_at"]),
-            started_at=_time(raw.get("started_at")),
-            finished_at=_time(raw.get("finished_at")),
+            started_at=optional_time(raw.get("started_at")),
+            finished_at=optional_time(raw.get("finished_at")),
             raw=raw,
         )
 
@@ -270,12 +270,12 @@ class Key:
             raw["name"],
             tuple(raw["scopes"]),
             datetime.fromisoformat(raw["created_at"]),
-            _time(raw.get("expires_at")),
-            _time(raw.get("revoked_at")),
+            optional_time(raw.get("expires_at")),
+            optional_time(raw.get("revoked_at")),
             raw.get("key"),
             raw,
         )
 
 
-def _time(text: str | None) -> datetime | None:
+def optional_time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)

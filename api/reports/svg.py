@@ -14,8 +14,8 @@ ROW_HEIGHT = 20
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5b5b5b", "#882255")
 """Told apart by people who see colours otherwise (Okabe & Ito), and then by dashes."""
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
-SHARE_SHOWN = 0.02
-"""Accuracies below this quantile of all points are left out of the picture: the first steps would flatten the rest."""
+SHARE_CUT = 0.02
+"""This share of the worst points is drawn on the edge: the first steps would flatten all others."""
 LABEL_CHARACTERS = 100
 
 
@@ -40,7 +40,7 @@ def svg_of(figures: Figures, title: str) -> str:
     """Means over seeds, each with a band from the lowest to the highest seed."""
     drawn = [(place, curve) for place, curve in enumerate(figures.curves) if curve.points]
     height = TOP + PLOT_HEIGHT + BOTTOM + ROW_HEIGHT * len(figures.curves) + 12
-    frame = _frame([curve for _, curve in drawn])
+    frame = _frame([curve for _, curve in drawn], figures.higher_is_better)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         'font-family="system-ui, sans-serif" font-size="12" role="img">',
@@ -67,13 +67,15 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
     return [round(number * width, 12) for number in range(first, last + 1)]
 
 
-def _frame(curves: Sequence[Curve]) -> Frame:
+def _frame(curves: Sequence[Curve], higher_is_better: bool) -> Frame:
     points = [point for curve in curves for point in curve.points]
     if not points:
         return Frame(0.0, 1.0, 0.0, 1.0)
     first, last = 0.0, float(max(point.step for point in points))
-    lows = sorted(point.low for point in points)
-    low, high = lows[int(SHARE_SHOWN * len(lows))], max(point.high for point in points)
+    lows, highs = sorted(point.low for point in points), sorted(point.high for point in points)
+    cut = int(SHARE_CUT * len(points))
+    low = lows[cut] if higher_is_better else lows[0]
+    high = highs[-1] if higher_is_better else highs[-1 - cut]
     margin = 0.04 * (high - low) or abs(high) * 0.05 or 1.0
     return Frame(first, last, low - margin, high + margin)
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 
 from api.reports.numbers import plain, shown, signed, steps, with_interval
@@ -22,6 +23,8 @@ HEADINGS = (
 )
 """Of the table for people; brackets hold 95 % intervals."""
 ESTIMATES = ("best", "final", "served", "gap", "steps_to_target")
+EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+"""An underscore that may begin or end emphasis: one within a word does neither."""
 DIFFERENCES = ("final", "best", "served", "steps_ratio")
 
 
@@ -123,9 +126,9 @@ def _table(headings: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterat
 
 def _escaped(text: str) -> str:
     """Names are the user's: none may open a cell, a tag, a link or emphasis."""
-    for mark in "\\|<>*_`[]":
+    for mark in "\\|<>*`":
         text = text.replace(mark, f"\\{mark}")
-    return text
+    return EDGE.sub(r"\\_", text).replace("](", "]\\(")
 
 
 def _cells(estimate: Estimate | None) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from api.comparisons import admit_comparison
 from core.settings import Settings
 from core.spec import JobSpec
 
@@ -25,10 +26,13 @@ def test_the_job_spec_of_the_readme_is_one():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_spec_in_a_curl_example_is_one(document):
-    bodies = re.findall(r"-d '(\{.*?\"network\".*?\})'", document.read_text())
+    bodies = [json.loads(body) for body in re.findall(r"-d '(\{[^']*\})'", document.read_text())]
 
     for body in bodies:
-        JobSpec.model_validate(json.loads(body))
+        if "network" in body:
+            JobSpec.model_validate(body)
+        elif "base" in body:
+            admit_comparison(body, Settings())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
