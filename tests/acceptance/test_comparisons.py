@@ -1,0 +1,88 @@
+"""kill -9 of everything while a comparison runs: its report is that of an undisturbed one, to the last digit."""
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evenkeel import Client, Comparison
+from tests.acceptance.conftest import Settings
+from tests.acceptance.service import Service
+
+TARGETS = ("trainer", "forkserver", "worker", "up")
+BASE = {
+    "dataset": {"source": "digits"},
+    "network": {"family": "mlp", "hidden": [32, 32], "dropout": 0.1},
+    "training": {"steps": 400, "batch_size": 32, "evaluate_every": 50, "checkpoint_every": 40},
+}
+SMALL = {"base": BASE, "vary": {"batch_norm": [True, False]}, "seeds": 2}
+FORTY = {
+    "base": BASE,
+    "vary": {"batch_norm": [True, False], "optimizer.learning_rate": [0.05, 0.5, 5.0, 1e6]},
+    "seeds": 5,
+    "maximum_running": 2,
+}
+PATIENT = {"EVENKEEL_ATTEMPTS_WITHOUT_PROGRESS": "1000"}
+"""Kills come faster here than small members make progress; that they end as they should is the point."""
+
+
+@pytest.fixture
+def service(stack: Settings, tmp_path: Path) -> Iterator[Service]:
+    with stack() as settings:
+        service = Service(tmp_path / "home", settings | PATIENT)
+        service.start()
+        yield service
+        service.stop()
+
+
+def killed_until_the_end(service: Service, client: Client, made: Comparison, seed: int, pause: float) -> int:
+    """Kills a random process again and again, at most `pause` seconds apart; how often it hit one."""
+    chance, hits = random.Random(seed), 0
+    while not client.comparisons.get(made).terminal:
+        threading.Event().wait(pause * chance.random())
+        running = [job.id for job in client.comparisons.members(made) if job.status == "running"]
+        hits += bool(running) and service.kill(chance.choice(TARGETS), chance.choice(running))
+    return hits
+
+
+def report_of(client: Client, made: Comparison) -> dict[str, Any]:
+    report = client.comparisons.report(made)
+    assert report["complete"], report["figures"]["missing"]
+    return report
+
+
+def test_a_worker_killed_during_a_comparison_changes_no_digit_of_its_report(service: Service) -> None:
+    client = service.client()
+    undisturbed = client.comparisons.submit(SMALL).wait(100)
+
+    made = client.comparisons.submit(SMALL)
+    hits = 0
+    while hits < 2 and not client.comparisons.get(made).terminal:
+        running = [job for job in client.comparisons.members(made) if job.progress.step > 0 and job.status == "running"]
+        hits += bool(running) and service.kill("worker", running[0].id)
+    ended = made.wait(100)
+
+    assert ended.members["succeeded"] == 4
+    assert hits > 0
+    assert report_of(client, made)["figures"] == report_of(client, undisturbed)["figures"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_comparison_of_40_members_survives_kills_of_everything_at_random(service: Service) -> None:
+    client = service.client()
+    undisturbed = client.comparisons.submit(FORTY).wait(500)
+    golden = report_of(client, undisturbed)
+
+    made = client.comparisons.submit(FORTY)
+    hits = killed_until_the_end(service, client, made, seed=1, pause=3.0)
+    report = report_of(client, made)
+
+    print(f"{hits} kills; diverged {len(report['figures']['diverged'])}; {report['figures_sha256']}")
+    assert hits >= 10
+    assert made.refresh().members == undisturbed.members
+    assert report["figures"] == golden["figures"]
+    assert report["figures_sha256"] == golden["figures_sha256"]
