@@ -61,7 +61,7 @@ class Admitted:
     def digest(self) -> str:
         """Of what is run and how it is read, whichever way it was written down."""
         asked = self.spec.model_dump(mode="json", exclude={"base", "vary", "seeds", "baseline", "metric"})
-        runs = [[item.variant.name, item.spec.digest()] for item in self.variants]
+        runs = sorted([item.variant.name, item.spec.digest()] for item in self.variants)
         whole = [asked, runs, list(self.seeds), self.baseline, self.metric]
         return hashlib.sha256(canonical_json(whole)).hexdigest()
 
@@ -97,7 +97,9 @@ def admit_comparison(body: Any, settings: Settings) -> Admitted:
     problems = [*_problems_of_metric(metric, found), *_problems_of_baseline(spec.baseline, found)]
     if problems:
         raise SpecInvalid(tuple(problems))
-    return Admitted(spec, found, seeds, spec.baseline or _usual_baseline(found), metric)
+    baseline = spec.baseline or _usual_baseline(found)
+    written_out = spec.model_copy(update={"baseline": baseline, "metric": metric})
+    return Admitted(written_out, found, seeds, baseline, metric)
 
 
 def _admit_variants(

@@ -1,6 +1,5 @@
 """Comparisons as rows: written whole in one transaction, read, and cancelled with their members."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +13,6 @@ from core.identifiers import new_id
 from core.queries import comparisons, events
 from core.queries.events import EventDraft
 from core.settings import Settings
-from core.states import TERMINAL
 
 
 def submit_comparison(
@@ -75,10 +73,6 @@ def cancel_comparison(database: Database, tenant_id: str, comparison_id: str) ->
             connection.execute(events.append(row.id, row.base, row.attempt, [draft]))
         connection.execute(comparisons.request_cancel(tenant_id, comparison_id))
         return find_comparison(connection, tenant_id, comparison_id), bool(ended or told)
-
-
-def open_members(rows: list[Any]) -> Iterator[Any]:
-    return (row for row in rows if row.state not in TERMINAL)
 
 
 def _replay(database: Database, tenant_id: str, found: Admitted, key: str | None, settings: Settings) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from core.errors import FieldProblem, SpecInvalid
-from core.spec.base import NAME, MetadataKey, MetadataValue, Name, PositiveInt, Spec
+from core.spec.base import MetadataKey, MetadataValue, Name, PositiveInt, Spec
 from core.spec.problems import pointer
 from core.spec.variation import LONGEST_LIST, VARY_SCHEMA, Variant, put
 
@@ -23,6 +23,7 @@ Metric = Literal[
     "validation/r2",
 ]
 
+LONGEST_NAME = 63
 BASE_SCHEMA: dict[str, Any] = {"type": "object", "description": "A job spec, as for `POST /v1/jobs`"}
 
 
@@ -113,7 +114,7 @@ def member_body(spec: ComparisonSpec, variant: Variant, seed: int) -> dict[str, 
         training["seed"] = seed
     given = body.get("metadata", {})
     body["metadata"] = spec.metadata | given if isinstance(given, dict) else given
-    body["name"] = as_name(f"{spec.name}-{variant.name}-{seed}", keep=f"-{seed}")
+    body["name"] = as_name(f"{spec.name}-{variant.name}", end=f"-{seed}")
     body["priority"] = spec.priority
     body["publish"] = None
     if spec.publish is not None:
@@ -133,11 +134,11 @@ def place_of(problem: FieldProblem, variant: Variant) -> str:
     return f"/base{problem.pointer}"
 
 
-def as_name(text: str, keep: str = "") -> str:
-    """A `Name` close to the text, whose end `keep` stays when it must be cut."""
+def as_name(text: str, end: str = "") -> str:
+    """A `Name` close to the text, cut where it must be, and with `end` behind it."""
     plain = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).lstrip("._-")
-    cut = plain if len(plain) <= 63 else plain[: 63 - len(keep)].rstrip("._-") + keep
-    return cut if NAME.fullmatch(cut) else "member"
+    cut = plain[: LONGEST_NAME - len(end)].rstrip("._-")
+    return f"{cut or 'member'}{end}"
 
 
 def _default_name(base: dict[str, Any]) -> str:
@@ -147,4 +148,4 @@ def _default_name(base: dict[str, Any]) -> str:
 
     given = base.get("name")
     stem = given if isinstance(given, str) else f"{word('dataset', 'source')}-{word('network', 'family')}"
-    return as_name(stem.replace("_", "-") + "-comparison", keep="-comparison")
+    return as_name(stem.replace("_", "-"), end="-comparison")

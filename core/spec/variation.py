@@ -49,7 +49,8 @@ class Variant:
 
 
 def variants_of(vary: dict[str, Any], most: int) -> tuple[Variant, ...]:
-    """All variants, in the order in which they were asked for.
+    """All variants: those by name as they were given, those of a grid in the order of its paths by name, because
+    JSON and databases keep no order of fields.
 
     Raises SpecInvalid when there are more than `most`, or when one can not be told from another.
     """
@@ -63,6 +64,7 @@ def variants_of(vary: dict[str, Any], most: int) -> tuple[Variant, ...]:
         raise SpecInvalid((FieldProblem("/vary", "too_many_variants", message),))
     if named is not None:
         return tuple(Variant(name, dict(changes), ("vary", "variants", name)) for name, changes in named.items())
+    vary = dict(sorted(vary.items()))
     chosen = [dict(zip(vary, values, strict=True)) for values in product(*vary.values())]
     return tuple(Variant(_grid_name(vary, changes, number), changes) for number, changes in enumerate(chosen, 1))
 
