@@ -86,6 +86,25 @@ def test_a_report_that_has_nothing_yet_says_so(
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
 
+def test_a_regression_is_compared_by_its_error(service: Service) -> None:
+    base = {
+        "dataset": {"source": "diabetes"},
+        "network": {"family": "mlp", "hidden": [8]},
+        "training": {"steps": 30, "evaluate_every": 10},
+    }
+    made = service.post("/v1/comparisons", {"base": base, "vary": {"batch_norm": [True, False]}, "seeds": 1}, 201)
+    for _ in range(2):
+        service.run()
+
+    report = service.get(f"/v1/comparisons/{made['id']}/report")
+    figures, members = report["figures"], service.get(f"/v1/comparisons/{made['id']}/members", order="asc")["data"]
+
+    assert (figures["metric"], figures["higher_is_better"]) == ("test/rmse", False)
+    assert [variant["served"]["mean"] for variant in figures["variants"]] == [job["result"]["rmse"] for job in members]
+    assert figures["variants"][0]["gap"]["n"] == 0
+    assert "one seed: no interval" in report["sentence"]
+
+
 def test_a_comparison_sent_many_times_with_one_key_is_made_once(client: TestClient, tenant: Tenant) -> None:
     headers = tenant.headers | {"Idempotency-Key": "k"}
     with ThreadPoolExecutor(8) as pool:

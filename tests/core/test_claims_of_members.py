@@ -1,5 +1,6 @@
 """At most so many members of a comparison run at once, and nobody else waits for it; on both databases."""
 
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from core.db import Database
+from api.members import cancel_comparison
+from core.db import Database, insert_many
 from core.identifiers import new_id
-from core.queries import comparisons, jobs, keys, leases
+from core.queries import comparisons, events, jobs, keys, leases, metrics
+from core.tables import metric_points
 from migrations.apply import upgrade
 from tests.servers import fresh_database
 from worker.claims import claim_next
@@ -155,6 +158,54 @@ def test_workers_that_claim_at_the_same_moment_keep_to_the_limit(node: Node) -> 
             connection.execute(
                 text("UPDATE jobs SET state = 'cancelled', lease_expires_at = NULL WHERE state <> 'cancelled'")
             )
+
+
+def test_a_cancel_among_claims_leaves_no_member_that_was_not_told(node: Node) -> None:
+    comparison_id = compare(node.database, 12, most=6)
+    barrier = threading.Barrier(5)
+
+    def claim() -> None:
+        barrier.wait()
+        claimed(node)
+        claimed(node)
+
+    threads = [threading.Thread(target=claim) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    cancel_comparison(node.database, TENANT, comparison_id)
+    for thread in threads:
+        thread.join()
+
+    with node.database.read() as connection:
+        rows = connection.execute(comparisons.members(comparison_id)).all()
+        logs = {row.id: [at.seq for at in connection.execute(events.after(row.id, 0, 100))] for row in rows}
+    assert {row.state for row in rows} <= {"cancelled", "running"}
+    assert all(row.cancel_requested_at is not None for row in rows)
+    assert sum(row.state == "running" for row in rows) <= 6
+    assert all(logs[row.id] == list(range(1, row.next_seq)) for row in rows)
+
+
+def test_points_of_members_come_in_the_order_of_steps_and_only_of_this_comparison(database: Database) -> None:
+    ours, other = compare(database, 2, most=None), compare(database, 1, most=None)
+    with database.write() as connection:
+        for comparison_id in (ours, other):
+            for row in connection.execute(comparisons.members(comparison_id)).all():
+                for name in ("test/accuracy", "train/accuracy"):
+                    series = connection.execute(metrics.create_series(row.id, name)).scalar_one()
+                    points = metrics.point_rows(series, [10, 20, 30], [0.1, math.nan, 0.3])
+                    insert_many(connection, metric_points, points)
+                    latest = {"series_id": series, "latest_step": 30, "latest_value": 0.3, "latest_nonfinite": 0}
+                    connection.execute(metrics.update_latest(), [latest])
+
+    with database.read() as connection:
+        ids = {row.id for row in connection.execute(comparisons.members(ours))}
+        evaluations = connection.execute(comparisons.points(ours, ["test/accuracy"])).all()
+        recent = connection.execute(comparisons.last_points(ours, "train/accuracy", 15)).all()
+
+    assert {point.job_id for point in evaluations} == {point.job_id for point in recent} == ids
+    assert [(point.step, point.nonfinite) for point in evaluations] == [(10, 0), (20, metrics.NAN), (30, 0)] * 2
+    assert [point.step for point in recent] == [20, 30] * 2
 
 
 def test_the_guard_is_computed_once_a_claim_and_finds_running_jobs_by_index(database: Database) -> None:
