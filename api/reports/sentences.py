@@ -36,7 +36,8 @@ def versus_baseline(variant: VariantFigures, figures: Figures) -> str:
     """For instance `batch_norm=true: the final test accuracy is 97.1 %, 0.6 points (0.2 to 1.0) higher than …`."""
     difference = variant.difference
     if difference is None or difference.final.n == 0 or difference.final.mean is None:
-        return f"{variant.name}: nothing to say yet, as no seed of it and of {figures.baseline} has ended well."
+        yet = " yet" if figures.missing else ""
+        return f"{variant.name}: not to be compared with {figures.baseline}{yet}, for with no seed did both end well."
     name = figures.metric.replace("/", " ")
     final = f"the final {name} is {shown(variant.final.mean, figures.metric)}"
     seeds = plural(difference.final.n, "paired seed")

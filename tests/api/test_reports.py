@@ -209,6 +209,21 @@ def test_a_run_that_ends_on_a_value_that_is_no_number_has_diverged() -> None:
     assert "ended without diverging" in headline(figures)
 
 
+def test_without_a_seed_that_both_ended_with_there_is_no_comparison() -> None:
+    members = [
+        member("with", 0, 0.9, 0.9, 0.9, 0.9),
+        member("without", 0, 0.1, outcome="diverged"),
+        member("without", 1, 0.5, 0.5, 0.5, 0.5),
+        member("with", 1, 0.5, outcome="diverged"),
+    ]
+
+    ended = headline(figures_of(plan(seeds=[0, 1]), members))
+    running = headline(figures_of(plan(), [*members, member("with", 2, outcome="running")]))
+
+    assert ended.startswith("with: not to be compared with without, for with no seed did both end well.")
+    assert running.startswith("with: not to be compared with without yet, ")
+
+
 def test_seconds_are_summed_from_rates_to_the_step_of_the_target() -> None:
     rates = ((10, 600.0), (30, 1200.0), (40, 300.0))
     members = [
