@@ -18,17 +18,18 @@ def waiting(cuda: bool) -> Select[Any]:
 
 def claim_next(owner: str, lease_seconds: float, cuda: bool) -> Update:
     """Takes the next queued job: by priority, then tenants with fewer running jobs, then age."""
-    running = jobs.alias("running")
-    share = (
-        select(func.count())
-        .select_from(running)
-        .where(running.c.state == "running", running.c.tenant_id == jobs.c.tenant_id)
-        .scalar_subquery()
+    held = jobs.alias("held")
+    running = (  # counted once a tenant: counted for each waiting job, a claim from a long queue took 0.2 s
+        select(held.c.tenant_id, func.count().label("jobs"))
+        .where(held.c.state == "running")
+        .group_by(held.c.tenant_id)
+        .cte("running")
     )
     chosen = (
         select(jobs.c.id)
+        .join_from(jobs, running, running.c.tenant_id == jobs.c.tenant_id, isouter=True)
         .where(*_claimable(cuda))
-        .order_by(jobs.c.priority.desc(), share, jobs.c.created_at, jobs.c.id)
+        .order_by(jobs.c.priority.desc(), func.coalesce(running.c.jobs, 0), jobs.c.created_at, jobs.c.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=jobs)
         .scalar_subquery()
