@@ -37,6 +37,7 @@ from worker.trainer.files import DataFolder
 from worker.trainer.loop import Loop, Run
 from worker.trainer.monitor import Monitor
 from worker.trainer.optimization import build_optimizer
+from worker.trainer.patience import Patience
 from worker.trainer.reporting import Reporter
 
 CPU = torch.device("cpu")
@@ -72,8 +73,9 @@ def trainer_steps(data: Data, folder: str, record_gradient_norm: bool) -> Steps:
     network = build(layers, data.facts.input_shape, spec.network.initialization, seed=0)
     progress = Progress(network, build_optimizer(network, spec.optimizer), Monitor("test/loss"))
     sink = Counter()
+    reporter = Reporter(sink)
     order = Order("job_benchmark", spec.model_dump(mode="json"), 1, 1, folder, folder, "")
-    run = Run(order, spec, CPU, data, progress, ArtifactStore(folder), Reporter(sink))
+    run = Run(order, spec, CPU, data, progress, ArtifactStore(folder), Patience(60, reporter), reporter)
     loop = Loop(run)
 
     def advance(steps: int) -> None:

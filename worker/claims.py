@@ -76,4 +76,5 @@ def order_for(node: Node, slot: int, claim: Claim) -> Order:
         gpu=slot % node.gpus if node.gpus else None,
         artifact_cache_dir=str(settings.artifact_cache_dir),
         artifact_cache_bytes=settings.artifact_cache_bytes,
+        storage_patience_seconds=settings.storage_patience_seconds,
     )

@@ -32,6 +32,7 @@ class Order:
     gpu: int | None = None  # the slot's own; what `auto` and `cuda` mean
     artifact_cache_dir: str | None = None  # for copies of what lies in an object store
     artifact_cache_bytes: int = 0
+    storage_patience_seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,13 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class GivenBack:
+    """This attempt can not begin, through no fault of the job's: another may, later or elsewhere."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """`result` stands on the job's row; `card` is null when nothing is published."""
 
@@ -97,9 +105,10 @@ class Failed:
     detail: str = ""  # a traceback, for the log only
 
 
-Message = Started | PhaseBegan | Points | LogLine | CheckpointWritten | Stopped | Finished | Failed
+Message = Started | PhaseBegan | Points | LogLine | CheckpointWritten | Stopped | GivenBack | Finished | Failed
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Started, PhaseBegan, Points, LogLine, CheckpointWritten, Stopped, Finished, Failed)
+    kind.__name__: kind
+    for kind in (Started, PhaseBegan, Points, LogLine, CheckpointWritten, Stopped, GivenBack, Finished, Failed)
 }
 
 

@@ -45,12 +45,16 @@ def publish(run: Run, trained: Trained) -> tuple[dict[str, Any], dict[str, dict[
     onnx = write_onnx(folded, data.facts.input_shape, data.input_scaling, data.facts.task, outputs, metadata)
     parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs)
     artifacts = {
-        "onnx": run.store.put_content(onnx, ".onnx"),
-        "safetensors": run.store.put_content(write_safetensors(network, statistics, metadata), ".safetensors"),
+        "onnx": _put(run, onnx, ".onnx"),
+        "safetensors": _put(run, write_safetensors(network, statistics, metadata), ".safetensors"),
     }
     card = _card(run, trained, digests, parity, artifacts)
-    artifacts["card"] = run.store.put_content(canonical_json(card), ".json")
+    artifacts["card"] = _put(run, canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
+
+
+def _put(run: Run, content: bytes, suffix: str) -> Artifact:
+    return run.patience.insist(lambda: run.store.put_content(content, suffix))
 
 
 def _digests(run: Run, trained: Trained) -> dict[str, str | None]:
