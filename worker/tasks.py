@@ -73,19 +73,18 @@ class Listener:
 
     def _pulse(self) -> None:
         """Proves consumption, not connection: while the broker takes pulses, they must come back."""
-        sent_in_silence = 0
+        silent, sent_at = 0, self._heard_at
         while not self._node.draining.is_set():
-            sent_at = time.monotonic()
-            if send(self._broker_url, PULSE, node_queue(self._node.id)):
-                sent_in_silence = sent_in_silence + 1 if self._heard_at < sent_at - PULSE_SECONDS else 0
-            else:
-                sent_in_silence = 0
-                self._heard()  # a broker that is away is no reason to start over: the node looks by itself
-            if sent_in_silence >= SILENT_PERIODS:
+            silent = silent + 1 if self._heard_at < sent_at else 0  # since the last one, however late this one is due
+            if silent >= SILENT_PERIODS:
                 log.error("no pulse came back %d times, though the broker took them: starting over", SILENT_PERIODS)
                 self.deaf = True
                 self._node.drain()
                 self._worker.stop()
+                return
+            sent_at = time.monotonic()
+            if not send(self._broker_url, PULSE, node_queue(self._node.id)):
+                self._heard()  # a broker that is away is no reason to start over: the node looks by itself
             self._node.draining.wait(PULSE_SECONDS)
 
     def _heard(self) -> None:

@@ -110,3 +110,24 @@ def test_a_broker_that_takes_no_pulse_is_no_reason_to_start_over(
 
     assert not away.deaf
     assert "has not looked" in str(problem(settings))
+
+
+@AS_ROOT
+def test_a_worker_that_hears_its_pulses_long_before_the_next_is_due_goes_on(
+    listener: Callable[[bool], Listener], bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well = listener(True)
+    sent: list[str] = []
+
+    def send(*arguments: str) -> bool:
+        well._heard()
+        sent.append(arguments[1])
+        if len(sent) == 20:
+            bench.node.draining.set()
+        return True
+
+    monkeypatch.setattr(tasks, "send", send)
+    well._pulse()
+
+    assert len(sent) == 20
+    assert not well.deaf
