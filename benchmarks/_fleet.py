@@ -45,6 +45,7 @@ class Fleet:
     broker: Valkey
     api_url: str
     api_key: str
+    folder: Path
     _redis: Any
 
     def client(self) -> Client:
@@ -52,6 +53,15 @@ class Fleet:
 
     def counts(self) -> Counts:
         return counts_in(self._redis.info("commandstats"))
+
+    def complaints(self) -> list[str]:
+        """Warnings and errors in the logs of the api and the workers."""
+        return [
+            f"{log.parent.name}: {line}"
+            for log in sorted(self.folder.glob("*/log"))
+            for line in log.read_text(errors="replace").splitlines()
+            if " WARNING " in line or " ERROR " in line or "shutdown" in line.lower()
+        ]
 
     def left(self, queue: str) -> int:
         """Messages that nobody has taken out."""
@@ -71,7 +81,7 @@ def fleet(folder: Path, workers: int, settings: dict[str, str]) -> Iterator[Flee
             stopping.enter_context(_process(["worker"], shared, folder / f"worker-{number}"))
         connection = stopping.enter_context(redis.Redis.from_url(broker.url))
         key = (home / "admin-key").read_text().strip()
-        running = Fleet(stack["EVENKEEL_DATABASE_URL"], broker, f"http://127.0.0.1:{port}", key, connection)
+        running = Fleet(stack["EVENKEEL_DATABASE_URL"], broker, f"http://127.0.0.1:{port}", key, folder, connection)
         with running.client() as client:
             wait_until(lambda: _nodes(client) == workers, START_SECONDS)
         yield running

@@ -21,8 +21,6 @@ from worker.node import Node
 
 SERIES = ("train/loss", "train/accuracy", "optimizer/learning_rate")
 THREAD_BYTES = 512 * 1024
-SETTLE_SECONDS = 5.0
-"""From the start of the last worker to the window."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Plan:
     points: int  # a tick, in all series together
     job_ticks: int
     start_at: float
+    started_at: float  # the last worker
     begin_at: float
     end_at: float
 
@@ -98,7 +97,7 @@ def _node(number: int, plan: Plan, folder: str) -> Node:
 
 def _threads(node: Node, plan: Plan, seen: Seen) -> list[threading.Thread]:
     """As in a worker of one slot; each worker begins at a moment of its own."""
-    starts_at = random.uniform(plan.start_at, plan.begin_at - SETTLE_SECONDS)
+    starts_at = random.uniform(plan.start_at, plan.started_at)
     return [
         threading.Thread(target=_at, args=(node, starts_at, action))
         for action in (lambda: _slot(node, plan, seen), lambda: reaper.run(node), lambda: registry.run(node, 1))

@@ -20,7 +20,9 @@ from worker.node import Node
 
 with warnings.catch_warnings():  # a library of the servers complains of a folder that it does not need
     warnings.simplefilter("ignore")
-    from tests.servers import Postgres, Valkey, fresh_database
+    from tests.servers import Postgres as Postgres
+    from tests.servers import Valkey as Valkey
+    from tests.servers import fresh_database
 
 TINY: dict[str, Any] = {
     "dataset": {"source": "digits"},

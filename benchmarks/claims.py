@@ -25,6 +25,7 @@ from worker.tasks import PULSE_SECONDS
 
 COUNTED = "counted"
 SUBMITTERS = 4
+LINES = 20
 PATIENCE_SECONDS = 1800.0
 
 RECORD = text(
@@ -86,7 +87,7 @@ def submit(running: Fleet, jobs: int, name: str) -> float:
 
 def drained(engine: Engine, name: str) -> bool:
     with engine.connect() as connection:
-        return connection.execute(OPEN, {"name": name}).scalar_one() == 0
+        return bool(connection.execute(OPEN, {"name": name}).scalar_one() == 0)
 
 
 def measure(running: Fleet, jobs: int, workers: int, slots: int) -> tuple[Outcome, Counts, float]:
@@ -134,6 +135,7 @@ def main() -> None:
     ):
         result, messages, submitting = measure(running, jobs, workers, slots)
         left = running.left(queue_for(needs_cuda=False))
+        complaints = running.complaints()
     print(
         f"{result.jobs} jobs of 50 steps, {workers} workers of {slots} slots: {result.once} ran exactly once,"
         f" {result.deadlocks} deadlocks\n"
@@ -146,6 +148,7 @@ def main() -> None:
     )
     found = faults(result, messages, workers)
     if found:
+        print("  the logs complain:", *complaints[:LINES], sep="\n    ")
         raise SystemExit("; ".join(found))
 
 

@@ -20,13 +20,14 @@ from sqlalchemy import create_engine, text
 
 from benchmarks import _sleepers
 from benchmarks._server_load import Load, Moment
-from benchmarks._sleepers import SETTLE_SECONDS, Plan, Seen
+from benchmarks._sleepers import Plan, Seen
 from benchmarks._stacks import Postgres, migrated, percentile, queue_jobs
 from core.db import Database
 
 PROCESSES = 8
 BACKLOG = 500
-START_SECONDS = 4.0
+TENANTS = 3
+IMPORT_SECONDS = 3.0
 WORKERS_A_SECOND = 15
 """They start one after another: a thousand that connect at once are a test of their own."""
 CONNECTIONS_A_WORKER = 4
@@ -96,16 +97,26 @@ def row_of(workers: int, plan: Plan, seen: list[Seen], load: Load, moments: tupl
 def rehearse(server_url: str, workers: int, given: argparse.Namespace) -> tuple[Row, list[str]]:
     """One line of the table, and what went wrong in the window."""
     with migrated("postgres", server_url) as url:
-        settle = START_SECONDS + SETTLE_SECONDS + workers / WORKERS_A_SECOND
+        starting = workers / WORKERS_A_SECOND
+        ticks = (starting + given.settle + given.seconds) / given.tick
         database = Database(url)
-        queue_jobs(database, BACKLOG + int(workers * (2 + (settle + given.seconds) / given.job_ticks / given.tick)), 3)
+        queue_jobs(database, BACKLOG + int(workers * (2 + ticks / given.job_ticks)), TENANTS)
         database.close()
         engine = create_engine(url)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
-        start_at = time.time() + START_SECONDS
-        begin_at = time.time() + settle
-        plan = Plan(url, given.tick, given.points, given.job_ticks, start_at, begin_at, begin_at + given.seconds)
+        start_at = time.time() + IMPORT_SECONDS
+        begin_at = start_at + starting + given.settle
+        plan = Plan(
+            url=url,
+            tick_seconds=given.tick,
+            points=given.points,
+            job_ticks=given.job_ticks,
+            start_at=start_at,
+            started_at=start_at + starting,
+            begin_at=begin_at,
+            end_at=begin_at + given.seconds,
+        )
         processes = min(PROCESSES, workers)
         shares = [workers // processes + (number < workers % processes) for number in range(processes)]
         load = Load(engine)
@@ -135,10 +146,11 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=30, help="metric points a tick")
     parser.add_argument("--job-ticks", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=20.0, help="of the window that is measured")
+    parser.add_argument("--settle", type=float, default=5.0, help="seconds from the last worker's start to the window")
     parser.add_argument("--quick", action="store_true", help="4 workers for a second: does it run at all?")
     given = parser.parse_args()
     if given.quick:
-        given.workers, given.tick, given.seconds = [4], 0.2, 1.0
+        given.workers, given.tick, given.settle, given.seconds = [4], 0.2, 1.0, 1.0
     with Postgres() as server:
         make_room(server, 100 + CONNECTIONS_A_WORKER * max(given.workers))
         print(HEADER)
