@@ -29,6 +29,7 @@ ACTIVITY = text(
 class Moment:
     at: float
     cpu_seconds: float
+    machine_seconds: float  # of CPU that anybody on this machine has used
     counters: Any
 
 
@@ -96,7 +97,12 @@ class CpuMeter:
 def _moment(connection: Connection, meter: CpuMeter) -> Moment:
     counters = connection.execute(COUNTERS).one()
     connection.rollback()
-    return Moment(time.time(), meter.read(), counters)
+    return Moment(time.time(), meter.read(), _machine_seconds(), counters)
+
+
+def _machine_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
 
 
 def _until(moment: float) -> None:

@@ -26,6 +26,7 @@ from worker.tasks import PULSE_SECONDS
 COUNTED = "counted"
 SUBMITTERS = 4
 LINES = 20
+TELL_SECONDS = 30.0
 PATIENCE_SECONDS = 1800.0
 
 RECORD = text(
@@ -85,19 +86,30 @@ def submit(running: Fleet, jobs: int, name: str) -> float:
     return time.monotonic() - began
 
 
-def drained(engine: Engine, name: str) -> bool:
-    with engine.connect() as connection:
-        return bool(connection.execute(OPEN, {"name": name}).scalar_one() == 0)
+def drain(engine: Engine, name: str) -> None:
+    """Blocks until none is left; says every now and then how many are."""
+    told_at = time.monotonic()
+
+    def none_left() -> bool:
+        nonlocal told_at
+        with engine.connect() as connection:
+            left = connection.execute(OPEN, {"name": name}).scalar_one()
+        if time.monotonic() > told_at + TELL_SECONDS:
+            told_at = time.monotonic()
+            print(f"  {left} left", flush=True)
+        return bool(left == 0)
+
+    wait_until(none_left, PATIENCE_SECONDS)
 
 
 def measure(running: Fleet, jobs: int, workers: int, slots: int) -> tuple[Outcome, Counts, float]:
     """The outcome, what went over the broker, and the seconds that submitting took."""
     engine = create_engine(running.database_url)
     submit(running, workers * slots * 2, "warm")
-    wait_until(lambda: drained(engine, "warm"), PATIENCE_SECONDS)
+    drain(engine, "warm")
     before = running.counts()
     submitting = submit(running, jobs, COUNTED)
-    wait_until(lambda: drained(engine, COUNTED), PATIENCE_SECONDS)
+    drain(engine, COUNTED)
     messages = running.counts().since(before)
     with engine.connect() as connection:
         rows = list(connection.execute(RECORD, {"name": COUNTED}))

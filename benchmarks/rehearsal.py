@@ -6,7 +6,8 @@ Each simulated worker has one slot and the real code of a worker: a pool of conn
 transaction a tick (lease, metric points, event), polls, the node's heartbeat, its reaper. The trainer is replaced by
 a sleeper that reports `--points` points in three series at every tick, and a job ends after `--job-ticks` ticks.
 The workers live in up to eight processes on the machine of the server: `clients` is the CPU that they cost, which
-in a cluster is spent on other machines. When both together have used up the machine, ticks come later than they
+in a cluster is spent on other machines; `others` is what the rest of this machine did meanwhile: figures are good
+only where it is small. When all together have used up the machine, ticks come later than they
 are due (`done` falls below 100 %), and latencies say more of this machine than of Postgres.
 """
 
@@ -32,7 +33,7 @@ WORKERS_A_SECOND = 15
 """They start one after another: a thousand that connect at once are a test of their own."""
 CONNECTIONS_A_WORKER = 4
 HEADER = (
-    "workers  ticks/s  done  tx/s  Postgres CPU  a tick  clients CPU  tick p50    p99  claim p50"
+    "workers  ticks/s  done  tx/s  Postgres CPU  a tick  clients CPU      others  tick p50    p99  claim p50"
     "  connections  lock waits  WAL/tick   HOT  points/s  commonest wait"
 )
 
@@ -47,6 +48,7 @@ class Row:
     transactions: float
     server_cpu: float
     client_cpu: float
+    other_cpu: float
     tick_p50: float
     tick_p99: float
     claim_p50: float
@@ -62,6 +64,7 @@ class Row:
         return (
             f"{self.workers:7} {self.ticks:8.1f} {self.done:5.0%} {self.transactions:5.0f} {self.server_cpu:7.2f} cores"
             f" {self.server_cpu / max(self.ticks, 1e-9) * 1000:4.1f} ms {self.client_cpu:6.2f} cores"
+            f" {self.other_cpu:5.2f} cores"
             f" {self.tick_p50 * 1000:6.0f} ms {self.tick_p99 * 1000:5.0f}ms {self.claim_p50 * 1000:7.0f} ms"
             f" {self.connections:12} {self.lock_waits:11.2f} {self.wal_a_tick / 1024:6.1f} kB {self.hot:5.0%}"
             f" {self.points:9.0f}  {self.wait}"
@@ -74,13 +77,16 @@ def row_of(workers: int, plan: Plan, seen: list[Seen], load: Load, moments: tupl
     seconds = after.at - before.at
     ticks = [value for one in seen for value in one.ticks]
     updates = after.counters.updates - before.counters.updates
+    server_cpu = (after.cpu_seconds - before.cpu_seconds) / seconds
+    client_cpu = sum(one.cpu_seconds for one in seen) / seconds
     return Row(
         workers=workers,
         ticks=len(ticks) / seconds,
         done=len(ticks) * plan.tick_seconds / seconds / workers,
         transactions=(after.counters.xact_commit - before.counters.xact_commit) / seconds,
-        server_cpu=(after.cpu_seconds - before.cpu_seconds) / seconds,
-        client_cpu=sum(one.cpu_seconds for one in seen) / seconds,
+        server_cpu=server_cpu,
+        client_cpu=client_cpu,
+        other_cpu=(after.machine_seconds - before.machine_seconds) / seconds - server_cpu - client_cpu,
         tick_p50=percentile(ticks, 0.5),
         tick_p99=percentile(ticks, 0.99),
         claim_p50=percentile([value for one in seen for value in one.claims], 0.5),
