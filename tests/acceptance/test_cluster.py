@@ -17,6 +17,8 @@ from evenkeel import Client, Job
 from tests.acceptance.service import FAST, Service, recorded_points, wait_until
 from tests.servers import Postgres, Valkey, fresh_database
 
+pytestmark = pytest.mark.timeout(300)  # whole services on a machine that may be busy
+
 TINY = {
     "dataset": {"source": "iris"},
     "network": {"family": "mlp", "hidden": [4]},

@@ -11,6 +11,8 @@ from evenkeel import Client
 from tests.acceptance.service import Service, wait_until
 from tests.servers import Postgres, fresh_database
 
+pytestmark = pytest.mark.timeout(300)  # whole services on a machine that may be busy
+
 SPEC = {
     "dataset": {"source": "iris"},
     "network": {"family": "mlp", "hidden": [4]},

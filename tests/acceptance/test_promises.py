@@ -13,6 +13,8 @@ from evenkeel import Client
 from tests.acceptance.conftest import Settings
 from tests.acceptance.service import Service, wait_until
 
+pytestmark = pytest.mark.timeout(300)  # whole services on a machine that may be busy
+
 PATIENCE_SECONDS = 600.0
 TINY = {
     "dataset": {"source": "iris"},
