@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from bn_models.guard import RunningGuard
 from bn_models.randomness import derive_seed
 from core.errors import StorageFailed
 from worker.messages import CheckpointWritten, Command
@@ -47,7 +48,8 @@ class Loop:
         self._spec, self._training = run.spec, run.spec.training
         self._progress, self._reporter = run.progress, run.reporter
         self._network = run.progress.network
-        self._meter = meter_for(run.device, run.progress.optimizer, run.reporter)
+        self._guard = RunningGuard(self._network)
+        self._meter = meter_for(run.device, run.progress.optimizer, run.reporter, self._guard)
         self._generator = generator_of(run.device)
         self._step_seed = derive_seed(self._training.seed, "step")
         self._batches = Batches(run.data.training, run.spec.training)
@@ -117,6 +119,7 @@ class Loop:
     def _step(self, step: int) -> None:
         inputs, targets = self._batches.of(step)
         self._generator.manual_seed(mix(self._step_seed, step))
+        self._guard.snapshot()
         loss = self._passes.forward(inputs, targets)
         self._meter.check(step, loss)
         norm = self._limited(self._passes.backward())

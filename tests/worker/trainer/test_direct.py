@@ -2,7 +2,6 @@
 
 from typing import Any, get_args
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,10 +9,10 @@ from torch import Tensor
 
 from bn_models.networks import Network, build
 from core.spec import InitializationSpec, JobSpec
-from core.spec.layers import Activation, ActivationKind, BatchNorm, Conv2d, Dropout, Flatten, Layer, Linear
+from core.spec.layers import Activation, ActivationKind, BatchNorm, Flatten, Layer, Linear
 from core.spec.normalization import BatchOptions
 from tests.worker.trainer.helpers import digits_spec
-from worker.trainer.direct import DirectPasses, is_direct
+from worker.trainer.direct import DirectPasses
 from worker.trainer.optimization import build_optimizer, clip_gradients, gradient_norm
 from worker.trainer.step import AutogradPasses, Passes
 from worker.trainer.update import Update
