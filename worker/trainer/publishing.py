@@ -41,7 +41,7 @@ def publish(
     network, data = run.progress.network, run.data
     statistics = trained.statistics or running_average(network, run.spec.training.batch_size)
     outputs = data.output_scaling or OutputScaling(0.0, 1.0)
-    state = {name: value.detach().double().cpu().numpy() for name, value in network.named_parameters()}
+    state = {name: value.detach().cpu().numpy() for name, value in network.named_parameters()}
     folded = fold(network.layers, state, statistics)
     digests = _digests(run, trained)
     metadata = {name: digest for name, digest in digests.items() if digest is not None}
