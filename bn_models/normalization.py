@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bn_models import exact
 from core.spec.normalization import AffineOptions, BatchOptions, WhiteningOptions
 
 # What a statistical layer keeps in its state beside gamma and beta; "_extra_state" is torch's name.
@@ -132,9 +133,18 @@ class BatchNorm(Statistical):
 
     def _train(self, x: Tensor) -> Tensor:
         mean, variance = self.running_mean, self.running_var
-        return functional.batch_norm(x, mean, variance, self.gamma, self.beta, True, self._factor(), self.eps)
+        if not exact.has_long_sums(x):
+            return functional.batch_norm(x, mean, variance, self.gamma, self.beta, True, self._factor(), self.eps)
+        y, of_batch, biased = exact.batch_norm(x, self.gamma, self.beta, self.eps)
+        factor, n = self._factor(), x.numel() // x.shape[1]
+        with torch.no_grad():
+            mean.lerp_(of_batch, factor)
+            variance.lerp_(biased * (n / (n - 1)), factor)
+        return y
 
     def _by_batch(self, x: Tensor) -> Tensor:
+        if exact.has_long_sums(x):
+            return exact.batch_norm(x, self.gamma, self.beta, self.eps)[0]
         return functional.batch_norm(x, None, None, self.gamma, self.beta, training=True, eps=self.eps)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import grad
 from torch.nn import functional
 
+from bn_models.exact import LONG_SUM
 from bn_models.networks import Network
 from bn_models.normalization import BatchNorm
 from core.spec import JobSpec
@@ -47,17 +48,19 @@ def is_direct(network: Network, job: JobSpec, device: torch.device) -> bool:
     """Can the passes of this network be written by hand? To be asked again when a layer was frozen."""
     simple = device.type == "cpu" and job.training.precision == "float32" and not job.training.compile
     dense = any(isinstance(layer, spec.Linear) for layer in network.layers)
-    return simple and dense and all(_has_part(network, layer) for layer in network.layers)
+    return simple and dense and all(_has_part(network, layer, job.training.batch_size) for layer in network.layers)
 
 
-def _has_part(network: Network, layer: Layer) -> bool:
+def _has_part(network: Network, layer: Layer, rows: int) -> bool:
     match layer:
         case spec.Linear() | spec.Flatten() | spec.Activation():
             return True
         case spec.BatchNorm(options=options):
             # A cumulative average has another factor each time; ghost batches are cut and joined.
             module = _batch_norm(network, layer.name)
-            return options.momentum is not None and options.virtual_batch_size is None and not module.frozen
+            plain = options.momentum is not None and options.virtual_batch_size is None and not module.frozen
+            # A longer batch, the one of a merged tail too, goes another way through its module.
+            return plain and rows < LONG_SUM
         case _:
             return False
 
