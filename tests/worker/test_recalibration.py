@@ -1,13 +1,20 @@
 """A recalibration under its supervisor: killed, drained, paused and cancelled like any job."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.recalibration import prepared
 from api.submission import submit
-from core.queries import jobs, models
+from core.artifacts import ArtifactStore
+from core.db import Database
+from core.queries import jobs, keys, layers, models
+from core.settings import Settings
+from migrations.apply import upgrade
+from tests.servers import fresh_database
 from tests.worker.bench import DIGITS, TENANT, Bench, trainer_of, wait_until
+from worker.node import Node
 
 BODY = {"dataset": {"source": "digits", "split_seed": 5}}
 LARGE = DIGITS | {
@@ -93,3 +100,27 @@ def test_a_drained_worker_puts_it_back_and_the_next_one_does_it(bench: Bench, ba
     assert bench.row(job_id).state == "queued"
     bench.run()
     assert bench.row(job_id).state == "succeeded"
+
+
+def test_on_postgres_too(postgres_server: str, tmp_path: Path) -> None:
+    with fresh_database(postgres_server) as url:
+        upgrade(url)
+        settings = Settings(home=tmp_path, database_url=url, tick_seconds=0.05)
+        database = Database(url)
+        with database.write() as connection:
+            connection.execute(keys.create_tenant(TENANT, "default"))
+        bench = Bench(Node("node_1", settings, database, ArtifactStore(settings.resolved_artifact_url), 0))
+        first = bench.submit(DIGITS | {"name": "digits"})
+        bench.run()
+
+        job_id = submitted(bench)
+        bench.run()
+
+        ended = bench.row(job_id)
+        assert ended.state == "succeeded", ended.error
+        assert ended.result["weights_sha256"] == bench.row(first).result["weights_sha256"]
+        with database.read() as connection:
+            final = connection.execute(layers.newest(job_id)).one()
+            assert list(connection.execute(layers.steps(first)).scalars()) == [100, 200, 300, 400]
+        assert final.final and [layer["name"] for layer in final.layers] == ["hidden1.batch_norm", "hidden2.batch_norm"]
+        database.close()
