@@ -35,4 +35,6 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         options = self.options
-        return functional.local_response_norm(x, options.size, options.alpha, options.beta, options.k)
+        channels = x.unsqueeze(2) if x.dim() == 2 else x  # torch takes no vectors
+        y = functional.local_response_norm(channels, options.size, options.alpha, options.beta, options.k)
+        return y.view_as(x)
