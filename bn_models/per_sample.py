@@ -23,7 +23,11 @@ class SampleNorm(nn.Module):
         register_affine(self, channels, options)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.group_norm(x, self.groups, self.gamma, self.beta, self.eps)
+        if self.gamma is not None or self.beta is None:
+            return functional.group_norm(x, self.groups, self.gamma, self.beta, self.eps)
+        # torch's backward pass fails on a shift without a scale.
+        beta = self.beta.view(-1, *[1] * (x.dim() - 2))
+        return functional.group_norm(x, self.groups, eps=self.eps) + beta
 
 
 class LocalResponseNorm(nn.Module):
