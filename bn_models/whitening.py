@@ -48,7 +48,7 @@ class Whitening(Statistical):
         sizes = [full, self.channels - full] if full < self.channels else [full]
         shapes = [(length // min(length, self.size), min(length, self.size)) for length in sizes]
         parts = torch.split(values, sizes, axis)
-        return [part.unflatten(axis, shape) for part, shape in zip(parts, shapes, strict=True)]
+        return [torch.unflatten(part, axis, shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def join(self, parts: list[Tensor]) -> Tensor:
         """Square blocks (…, groups, s, s) of all groups, stored as rows (…, C, g)."""
