@@ -1,13 +1,12 @@
 """The same training by Lightning and by Ignite, where they are installed; they are no part of this project."""
 
 import tempfile
-import time
 import warnings
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from _plain import Contender
+from _plain import Clock, Contender
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -33,7 +32,7 @@ def peers(network: Any, loader: Loader) -> dict[str, Contender]:
     return found
 
 
-class Clock:
+class FitClock:
     """Steps a second, without the first SETTLING of each fit."""
 
     def __init__(self) -> None:
@@ -42,17 +41,17 @@ class Clock:
     def tick(self) -> None:
         self.count += 1
         if self.count == SETTLING:
-            self.began = time.perf_counter()
+            self.began = Clock.now()
 
     def rate(self) -> float:
-        return (self.count - SETTLING) / (time.perf_counter() - self.began)
+        return (self.count - SETTLING) / (Clock.now() - self.began)
 
 
 def with_lightning(network: nn.Module, loader: Loader, log: bool) -> Contender:
     class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.network, self.clock, self.result = network, Clock(), 0.0
+            self.network, self.clock, self.result = network, FitClock(), 0.0
 
         def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
             x, y = batch
@@ -78,7 +77,7 @@ def with_lightning(network: nn.Module, loader: Loader, log: bool) -> Contender:
     module = Module()
 
     def run(steps: int) -> float:
-        module.clock = Clock()
+        module.clock = FitClock()
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             options: dict[str, Any] = {"barebones": True}
@@ -100,7 +99,7 @@ def with_ignite(network: nn.Module, loader: Loader) -> Contender:
         losses.append((loss.item(), (logits.argmax(1) == y).sum().item() / len(y)))
 
     def run(steps: int) -> float:
-        clock = Clock()
+        clock = FitClock()
 
         def output(x: Tensor, y: Tensor, logits: Tensor, loss: Tensor) -> None:
             clock.tick()

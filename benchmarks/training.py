@@ -1,6 +1,6 @@
 """How fast is the service's trainer, and how fast could it be?
 
-    python benchmarks/training.py [--workload mlp convnet resnet] [--rounds 7] [--compile] [--data FOLDER]
+    python benchmarks/training.py [--workload mlp convnet resnet] [--rounds 7] [--compile] [--processor-time]
     python benchmarks/training.py --device cuda --precision bf16 [--depth 50] [--size 224] [--batch 256 1024]
 
 Contenders take turns in one process, one thread, so that a busy machine slows all of them. All compute loss
@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 from _gpu import on_gpu
 from _peers import peers
-from _plain import Contender, endless, in_memory, loader, plain, products
+from _plain import Clock, Contender, endless, in_memory, loader, plain, products
 from _service import ListSink, ledger_sink, trainer
 from _workloads import WORKLOADS, Workload, load_data
 
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--workload", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="with the compiled contenders")
+    parser.add_argument("--processor-time", action="store_true", help="instead of elapsed time, on a busy machine")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", nargs="+", choices=["bf16", "float32"], default=["bf16", "float32"])
@@ -121,10 +122,14 @@ def main() -> None:
             return
         on_gpu(given.depth, given.size, given.batch, given.precision, given.rounds)
         return
+    Clock.of_process = given.processor_time
     torch.set_num_threads(1)
     keep_freed_memory()  # of all contenders: they share a process
     data, kind = load_data(given.data, CPU)
-    print(f"{kind}, {given.rounds} rounds, 1 thread, torch {torch.__version__}, Python {platform.python_version()}")
+    clock = "processor time" if Clock.of_process else "elapsed time"
+    print(
+        f"{kind}, {clock}, {given.rounds} rounds, 1 thread, torch {torch.__version__}, Python {platform.python_version()}"
+    )
     for name in given.workload:
         workload = WORKLOADS[name]
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

@@ -32,6 +32,32 @@ def batch_norm(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float)
     return result
 
 
+def normalized(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float) -> tuple[Tensor, ...]:
+    """(y, mean, biased variance, 1 / sqrt(variance + eps)), outside of autograd."""
+    exact_mean, exact_variance = moments(x)
+    mean, variance = exact_mean.float(), exact_variance.float()
+    y, _, _ = torch.native_batch_norm(x, gamma, beta, mean, variance, False, 0.0, eps)
+    return y, mean, variance, (exact_variance + eps).rsqrt_().float()
+
+
+def derivatives(
+    gradient: Tensor, x: Tensor, gamma: Tensor | None, moments_of_x: tuple[Tensor, ...], eps: float, mask: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """By x, gamma and beta, those that `mask` asks for; `moments_of_x` are the last three of `normalized`."""
+    mean, variance, inverse = moments_of_x
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward.default(
+        gradient, x, gamma, mean, variance, mean, inverse, True, eps, mask
+    )
+    return result
+
+
+@torch.no_grad()
+def move(running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, n: int, factor: float) -> None:
+    """The running average takes in the moments of a batch of `n` values a channel, its variance unbiased."""
+    running_mean.lerp_(mean, factor)
+    running_var.lerp_(variance * (n / (n - 1)), factor)
+
+
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel, float64 (C,)."""
     channels = x.shape[1]
@@ -62,19 +88,16 @@ class _Exact(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        exact_mean, exact_variance = moments(x)
-        mean, variance = exact_mean.float(), exact_variance.float()
-        y, _, _ = torch.native_batch_norm(x, gamma, beta, mean, variance, False, 0.0, eps)
-        ctx.save_for_backward(x, gamma, mean, variance, (exact_variance + eps).rsqrt_().float())
+        y, mean, variance, inverse = normalized(x, gamma, beta, eps)
+        ctx.save_for_backward(x, gamma, mean, variance, inverse)
         ctx.beta, ctx.eps = beta is not None, eps
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, gamma, mean, variance, inverse = ctx.saved_tensors
+        x, gamma, *moments_of_x = ctx.saved_tensors
         mask = [ctx.needs_input_grad[0], gamma is not None, ctx.beta]
-        by_x, by_gamma, by_beta = torch.ops.aten.native_batch_norm_backward(
-            gradients[0], x, gamma, mean, variance, mean, inverse, True, ctx.eps, mask
-        )
-        return by_x if mask[0] else None, by_gamma if mask[1] else None, by_beta if mask[2] else None, None
+        found = derivatives(gradients[0], x, gamma, tuple(moments_of_x), ctx.eps, mask)
+        by_x, by_gamma, by_beta = (one if asked else None for one, asked in zip(found, mask, strict=True))
+        return by_x, by_gamma, by_beta, None

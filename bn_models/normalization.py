@@ -136,10 +136,7 @@ class BatchNorm(Statistical):
         if not exact.has_long_sums(x):
             return functional.batch_norm(x, mean, variance, self.gamma, self.beta, True, self._factor(), self.eps)
         y, of_batch, biased = exact.batch_norm(x, self.gamma, self.beta, self.eps)
-        factor, n = self._factor(), x.numel() // x.shape[1]
-        with torch.no_grad():
-            mean.lerp_(of_batch, factor)
-            variance.lerp_(biased * (n / (n - 1)), factor)
+        exact.move(mean, variance, of_batch, biased, x.numel() // x.shape[1], self._factor())
         return y
 
     def _by_batch(self, x: Tensor) -> Tensor:

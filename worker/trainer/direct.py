@@ -1,40 +1,67 @@
-"""The passes of a small dense network by hand: autograd's kernels in autograd's order, so with autograd's bits.
+"""The passes of common networks by hand: autograd's kernels in autograd's order, so with autograd's bits.
 
 On a network like the paper's (784-100-100-100-10) autograd's own work, building a graph and walking it,
 takes about as long as the matrix products. Here each layer calls the forward kernel that its module would
-call, and the backward kernel of its derivative formula (torch's derivatives.yaml), the products into
-tensors that are allocated once. tests/worker/trainer/test_direct.py holds both ways to the same bits.
+call, and the backward kernel of its derivative formula (torch's derivatives.yaml), products into tensors
+that are allocated once, activations and their gradients in place. Layers that are not written out go
+through autograd one by one. tests/worker/trainer/test_direct.py holds both ways to the same bits.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bn_models.architecture import Placed
-from bn_models.exact import LONG_SUM
 from bn_models.networks import Network
 from bn_models.normalization import BatchNorm
 from core.spec import JobSpec
 from core.spec import layers as spec
+from core.spec.layers import Layer
+from worker.trainer.heads import AnyLoss, CrossEntropy, Head
 from worker.trainer.parts import (
     ActivationPart,
-    AnyLoss,
     BatchNormPart,
-    CrossEntropy,
+    Conv2dPart,
     FlattenPart,
-    Head,
     LinearPart,
+    MaxPoolPart,
     ModulePart,
     Part,
+    ResidualPart,
 )
 
-_LAYERS = spec.Linear | spec.Flatten | spec.Activation | spec.BatchNorm | spec.Dropout
+_LAYERS = (
+    spec.Linear
+    | spec.Conv2d
+    | spec.Flatten
+    | spec.Activation
+    | spec.BatchNorm
+    | spec.Dropout
+    | spec.MaxPool2d
+    | spec.AveragePool2d
+    | spec.GlobalAveragePool2d
+)
+OWNERS = spec.Linear | spec.Conv2d | spec.BatchNorm | spec.Residual
+"""They give a tensor of its own, which their backward pass does not need."""
 
 
 def is_direct(network: Network, job: JobSpec, device: torch.device) -> bool:
-    """Is it a network of dense layers, trained in float32 on a CPU? A convolution takes longer than autograd's work."""
+    """Is it made of such layers alone, and trained in float32 on a CPU?"""
     simple = device.type == "cpu" and job.training.precision == "float32" and not job.training.compile
-    dense = any(isinstance(layer, spec.Linear) for layer in network.layers)
-    return simple and dense and all(isinstance(layer, _LAYERS) for layer in network.layers)
+    learns = next((layer for layer in network.layers if _has_parameters(network, layer)), None)
+    begins = isinstance(learns, _LAYERS)  # inside of a residual block something learns below
+    return simple and begins and all(_is_simple(layer) for layer in network.layers)
+
+
+def _is_simple(layer: Layer) -> bool:
+    if isinstance(layer, spec.Residual):
+        return all(_is_simple(inner) for inner in (*layer.body, *layer.shortcut))
+    return isinstance(layer, _LAYERS)
+
+
+def _has_parameters(network: Network, layer: Layer) -> bool:
+    if isinstance(layer, spec.Residual):
+        return any(_has_parameters(network, inner) for inner in (*layer.body, *layer.shortcut))
+    return any(True for _ in network.get_submodule(layer.name).parameters())
 
 
 class DirectPasses:
@@ -77,33 +104,45 @@ class DirectPasses:
 
 def _first_that_learns(network: Network) -> int:
     """Below it nobody asks for a gradient."""
-    learns = (any(True for _ in network.get_submodule(layer.name).parameters()) for layer in network.layers)
-    return next(position for position, one in enumerate(learns) if one)
+    return next(position for position, layer in enumerate(network.layers) if _has_parameters(network, layer))
 
 
 def _parts(network: Network, rows: int) -> tuple[Part, ...]:
     first = _first_that_learns(network)
-    return tuple(_part(network, item, rows, position > first) for position, item in enumerate(network.placed))
+    return _sequence(network, network.placed, rows, first)
 
 
-def _part(network: Network, placed: Placed, rows: int, learns_below: bool) -> Part:
-    layer = placed.layer
-    module = network.get_submodule(layer.name)
-    match layer:
+def _sequence(network: Network, placed: tuple[Placed, ...], rows: int, first: int = -1) -> tuple[Part, ...]:
+    """`first`: the position of the first layer that learns; -1: something below them does."""
+    before: tuple[Placed | None, ...] = (None, *placed)
+    return tuple(
+        _part(network, item, rows, position > first, one is not None and isinstance(one.layer, OWNERS))
+        for position, (one, item) in enumerate(zip(before, placed, strict=False))
+    )
+
+
+def _part(network: Network, placed: Placed, rows: int, learns_below: bool, in_place: bool) -> Part:
+    module = network.get_submodule(placed.layer.name)
+    match placed.layer:
         case spec.Linear():
             return LinearPart(module, rows, learns_below)
+        case spec.Conv2d() if isinstance(module, nn.Conv2d):
+            return Conv2dPart(module, learns_below)
         case spec.Activation(kind=kind):
-            return ActivationPart(kind)
+            return ActivationPart(kind, in_place)
         case spec.Flatten():
             return FlattenPart()
-        case spec.BatchNorm() if isinstance(module, BatchNorm) and _is_one_call(module, placed, rows):
+        case spec.MaxPool2d() if isinstance(module, nn.MaxPool2d):
+            return MaxPoolPart(module)
+        case spec.Residual():
+            body, shortcut = (_sequence(network, branch, rows) for branch in placed.inside)
+            return ResidualPart(body, shortcut)
+        case spec.BatchNorm() if isinstance(module, BatchNorm) and _is_ordinary(module):
             return BatchNormPart(module, learns_below)
         case _:
             return ModulePart(module, learns_below)
 
 
-def _is_one_call(module: BatchNorm, placed: Placed, rows: int) -> bool:
-    """Is it one call of torch's kernel, with the same factor each time? Ghost batches are cut and joined, the
-    factor of a cumulative average falls, a frozen layer moves nothing, and long sums are taken in parts."""
-    ordinary = module.momentum is not None and module.ghost_rows is None and not module.frozen
-    return ordinary and len(placed.input_shape) == 1 and rows <= LONG_SUM
+def _is_ordinary(module: BatchNorm) -> bool:
+    """Ghost batches are cut and joined, the factor of a cumulative average falls, a frozen layer moves nothing."""
+    return module.momentum is not None and module.ghost_rows is None and not module.frozen

@@ -1,19 +1,19 @@
-"""Layers and losses with their derivatives written out: what `worker.trainer.direct` puts together."""
+"""Layers with their derivatives written out: what `worker.trainer.direct` puts together."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 from torch.nn import functional
 
+from bn_models import exact
 from bn_models.normalization import BatchNorm
 from core.spec.layers import ActivationKind
-from worker.trainer.evaluation import loss_of
 
 _aten = torch.ops.aten
-_MEAN, _NO_IGNORED_CLASS = 1, -100  # of nll_loss, as cross_entropy calls it
+_NOTHING = torch.empty(0)  # in place of an activation whose backward pass is done, so that its memory is free
 
 
 class Part(Protocol):
@@ -24,41 +24,73 @@ class Part(Protocol):
     def backward(self, gradient: Tensor) -> Tensor: ...
 
 
-class Head(Protocol):
-    """The loss of one batch."""
-
-    loss: Tensor
-
-    def backward(self) -> Tensor:
-        """Its gradient by the network's outputs."""
-        ...
+def _parameter(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """A parameter and the tensor of its gradient, which must be there already."""
+    parameter = module.get_parameter(name)
+    if parameter.grad is None:
+        raise ValueError(f"{name} has no room for a gradient yet")
+    return parameter.detach(), parameter.grad
 
 
 class LinearPart:
     """y = x Wᵀ + b."""
 
     def __init__(self, module: nn.Module, rows: int, learns_below: bool) -> None:
-        weight, bias = module.weight, module.bias
-        assert isinstance(weight, Tensor) and weight.grad is not None
-        self._weight, self._transposed, self._weight_gradient = weight, weight.t(), weight.grad
-        self._bias = bias if isinstance(bias, Tensor) else None
-        outputs, inputs = weight.shape
-        self._y = torch.empty(rows, outputs)
+        self._weight, self._weight_gradient = _parameter(module, "weight")
+        self._transposed = self._weight.t()
+        self._bias = None if module.bias is None else _parameter(module, "bias")
+        outputs, inputs = self._weight.shape
+        self._x, self._y = _NOTHING, torch.empty(rows, outputs)
         self._x_gradient = torch.empty(rows, inputs) if learns_below else None
 
     def forward(self, x: Tensor) -> Tensor:
         self._x = x
         if self._bias is None:
             return torch.mm(x, self._transposed, out=self._y)
-        return torch.addmm(self._bias, x, self._transposed, out=self._y)
+        return torch.addmm(self._bias[0], x, self._transposed, out=self._y)
 
     def backward(self, gradient: Tensor) -> Tensor:
-        torch.mm(gradient.t(), self._x, out=self._weight_gradient)
+        x, self._x = self._x, _NOTHING
+        torch.mm(gradient.t(), x, out=self._weight_gradient)
         if self._bias is not None:
-            torch.sum(gradient, 0, out=self._bias.grad)
+            torch.sum(gradient, 0, out=self._bias[1])
         if self._x_gradient is None:
             return gradient
         return torch.mm(gradient, self._weight, out=self._x_gradient)
+
+
+class Conv2dPart:
+    def __init__(self, module: nn.Conv2d, learns_below: bool) -> None:
+        self._weight, self._weight_gradient = _parameter(module, "weight")
+        self._bias = None if module.bias is None else _parameter(module, "bias")
+        self._sizes = None if module.bias is None else list(module.bias.shape)
+        self._stride, self._padding = list(module.stride), [int(size) for size in module.padding]
+        self._mask = [learns_below, True, module.bias is not None]
+        self._x = _NOTHING
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._x = x
+        return torch.conv2d(x, self._weight, None if self._bias is None else self._bias[0], self._stride, self._padding)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        x, self._x = self._x, _NOTHING
+        by_x, by_weight, by_bias = _aten.convolution_backward.default(
+            gradient,
+            x,
+            self._weight,
+            self._sizes,
+            self._stride,
+            self._padding,
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            self._mask,
+        )
+        self._weight_gradient.copy_(by_weight)
+        if self._bias is not None:
+            self._bias[1].copy_(by_bias)
+        return by_x if self._mask[0] else gradient
 
 
 class BatchNormPart:
@@ -67,38 +99,83 @@ class BatchNormPart:
     def __init__(self, module: BatchNorm, learns_below: bool) -> None:
         self._module, self._eps = module, module.eps
         self._factor = 0.0 if module.momentum is None else module.momentum
-        self._gamma, self._beta = module.gamma, module.beta
-        self._mask = [learns_below, module.gamma is not None, module.beta is not None]
+        self._gamma = None if module.gamma is None else _parameter(module, "gamma")
+        self._beta = None if module.beta is None else _parameter(module, "beta")
+        self._mask = [learns_below, self._gamma is not None, self._beta is not None]
+        self._x, self._moments, self._long = _NOTHING, (_NOTHING, _NOTHING), False
 
     def forward(self, x: Tensor) -> Tensor:
-        module = self._module
+        module, gamma, beta = self._module, self._gamma, self._beta
         module.updates += 1
         mean, variance = module.running_mean, module.running_var
-        y, self._mean, self._deviation = torch.native_batch_norm(
-            x, self._gamma, self._beta, mean, variance, True, self._factor, self._eps
-        )
-        self._x = x
+        weights = None if gamma is None else gamma[0], None if beta is None else beta[0]
+        self._x, self._long = x, exact.has_long_sums(x)
+        if self._long:
+            y, *self._moments = exact.normalized(x, *weights, self._eps)
+            exact.move(mean, variance, *self._moments[:2], x.numel() // x.shape[1], self._factor)
+        else:
+            y, *self._moments = torch.native_batch_norm(x, *weights, mean, variance, True, self._factor, self._eps)
         return y
 
     def backward(self, gradient: Tensor) -> Tensor:
-        module, gamma, beta = self._module, self._gamma, self._beta
-        x_gradient, gamma_gradient, beta_gradient = _aten.native_batch_norm_backward.default(
-            gradient,
-            self._x,
-            gamma,
-            module.running_mean,
-            module.running_var,
-            self._mean,
-            self._deviation,
-            True,
-            self._eps,
-            self._mask,
-        )
-        if gamma is not None:
-            gamma.grad.copy_(gamma_gradient)
-        if beta is not None:
-            beta.grad.copy_(beta_gradient)
-        return x_gradient if self._mask[0] else gradient
+        x, self._x = self._x, _NOTHING
+        module, mask = self._module, self._mask
+        gamma = None if self._gamma is None else self._gamma[0]
+        if self._long:
+            found = exact.derivatives(gradient, x, gamma, tuple(self._moments), self._eps, mask)
+        else:
+            mean, variance = module.running_mean, module.running_var
+            found = _aten.native_batch_norm_backward.default(
+                gradient, x, gamma, mean, variance, *self._moments, True, self._eps, mask
+            )
+        if self._gamma is not None:
+            self._gamma[1].copy_(found[1])
+        if self._beta is not None:
+            self._beta[1].copy_(found[2])
+        return found[0] if mask[0] else gradient
+
+
+class MaxPoolPart:
+    def __init__(self, module: nn.MaxPool2d) -> None:
+        self._window = ([module.kernel_size] * 2, [module.stride] * 2, [module.padding] * 2, [1, 1], False)
+        self._x = self._indices = _NOTHING
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._x = x
+        y: Tensor
+        y, self._indices = _aten.max_pool2d_with_indices.default(x, *self._window)
+        return y
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        x, self._x = self._x, _NOTHING
+        indices, self._indices = self._indices, _NOTHING
+        result: Tensor = _aten.max_pool2d_with_indices_backward.default(gradient, x, *self._window, indices)
+        return result
+
+
+class ResidualPart:
+    """body(x) + shortcut(x), under which something learns."""
+
+    def __init__(self, body: tuple[Part, ...], shortcut: tuple[Part, ...]) -> None:
+        self._body, self._shortcut = body, shortcut
+        self._keeps = isinstance(body[-1], LinearPart | Conv2dPart | BatchNormPart)  # what it gives and gets
+
+    def forward(self, x: Tensor) -> Tensor:
+        short = y = x
+        for part in self._shortcut:
+            short = part.forward(short)
+        for part in self._body:
+            y = part.forward(y)
+        return y.add_(short) if self._keeps else y + short
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        by_body = gradient if self._keeps else gradient.clone()
+        for part in reversed(self._body):
+            by_body = part.backward(by_body)
+        for part in reversed(self._shortcut):
+            gradient = part.backward(gradient)
+        # Autograd adds the body's gradient to the shortcut's; where both lie alike, the order is all one.
+        return by_body.add_(gradient) if by_body.stride() == gradient.stride() else gradient + by_body
 
 
 class ModulePart:
@@ -107,11 +184,12 @@ class ModulePart:
     def __init__(self, module: nn.Module, learns_below: bool) -> None:
         self._module, self._learns_below = module, learns_below
         self._parameters = list(module.parameters())
+        self._x = self._y = _NOTHING
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.enable_grad():
             self._x = x.detach().requires_grad_(self._learns_below)
-            self._y: Tensor = self._module(self._x)
+            self._y = self._module(self._x)
         return self._y.detach()
 
     def backward(self, gradient: Tensor) -> Tensor:
@@ -119,6 +197,7 @@ class ModulePart:
         if not sources:
             return gradient
         found = list(grad(self._y, sources, gradient))
+        self._x = self._y = _NOTHING
         x_gradient = found.pop(0) if self._learns_below else gradient
         for parameter, one in zip(self._parameters, found, strict=True):
             if parameter.grad is not None:
@@ -127,8 +206,12 @@ class ModulePart:
 
 
 class ActivationPart:
-    def __init__(self, kind: ActivationKind) -> None:
+    def __init__(self, kind: ActivationKind, in_place: bool) -> None:
+        """`in_place`: nobody needs what it is given; a ReLU writes over it."""
         self._forward, self._derivative, self._of_result = _ACTIVATIONS[kind]
+        if in_place and kind == "relu":
+            self._forward = torch.relu_
+        self._saved = _NOTHING
 
     def forward(self, x: Tensor) -> Tensor:
         y = self._forward(x)
@@ -136,7 +219,8 @@ class ActivationPart:
         return y
 
     def backward(self, gradient: Tensor) -> Tensor:
-        return self._derivative(gradient, self._saved)
+        saved, self._saved = self._saved, _NOTHING
+        return self._derivative(gradient, saved)
 
 
 class FlattenPart:
@@ -148,58 +232,36 @@ class FlattenPart:
         return gradient.view(self._shape)
 
 
-class CrossEntropy:
-    """Mean cross-entropy of logits, as torch composes it of log-softmax and negative log-likelihood."""
-
-    def __init__(self, logits: Tensor, targets: Tensor) -> None:
-        self._targets = targets
-        self._logarithms = torch.log_softmax(logits, 1)
-        self.loss, self._total = _aten.nll_loss_forward.default(
-            self._logarithms, targets, None, _MEAN, _NO_IGNORED_CLASS
-        )
-
-    def backward(self) -> Tensor:
-        gradient = _aten.nll_loss_backward.default(
-            torch.ones_like(self.loss), self._logarithms, self._targets, None, _MEAN, _NO_IGNORED_CLASS, self._total
-        )
-        result: Tensor = _aten._log_softmax_backward_data.default(gradient, self._logarithms, 1, torch.float32)
-        return result
-
-
-class AnyLoss:
-    """Every other loss by autograd, whose graph is two or three nodes here."""
-
-    def __init__(self, outputs: Tensor, targets: Tensor, smoothing: float) -> None:
-        with torch.enable_grad():
-            self._outputs = outputs.detach().requires_grad_()
-            self._loss = loss_of(self._outputs, targets, smoothing)
-        self.loss = self._loss.detach()
-
-    def backward(self) -> Tensor:
-        (gradient,) = grad(self._loss, self._outputs)
-        return gradient
-
-
 _Backward = Callable[[Tensor, Tensor], Tensor]
 
 
-def _in_place(kernel: Callable[..., Tensor], *options: object) -> _Backward:
-    """A derivative that writes its result over the gradient it is given."""
-    return lambda gradient, saved: kernel(gradient, saved, *options, grad_input=gradient)
+def _derivative(kernel: Any, *options: object) -> _Backward:
+    """Written over the gradient it is given, where that leaves the layout, and with it later bits, as without."""
+    anew, over = kernel.default, kernel.grad_input
+
+    def derivative(gradient: Tensor, saved: Tensor) -> Tensor:
+        result: Tensor = (
+            over(gradient, saved, *options, grad_input=gradient)
+            if gradient.stride() == saved.stride()
+            else anew(gradient, saved, *options)
+        )
+        return result
+
+    return derivative
 
 
-def _elu_backward(gradient: Tensor, x: Tensor) -> Tensor:
-    result: Tensor = _aten.elu_backward.grad_input(gradient, 1.0, 1.0, 1.0, False, x, grad_input=gradient)
+def _elu_derivative(gradient: Tensor, x: Tensor) -> Tensor:
+    result: Tensor = _aten.elu_backward.default(gradient, 1.0, 1.0, 1.0, False, x)
     return result
 
 
 _ACTIVATIONS: dict[ActivationKind, tuple[Callable[[Tensor], Tensor], _Backward, bool]] = {
-    "relu": (torch.relu, _in_place(_aten.threshold_backward.grad_input, 0.0), True),
-    "sigmoid": (torch.sigmoid, _in_place(_aten.sigmoid_backward.grad_input), True),
-    "tanh": (torch.tanh, _in_place(_aten.tanh_backward.grad_input), True),
-    "gelu": (functional.gelu, _in_place(_aten.gelu_backward.grad_input), False),
-    "silu": (functional.silu, _in_place(_aten.silu_backward.grad_input), False),
-    "leaky_relu": (functional.leaky_relu, _in_place(_aten.leaky_relu_backward.grad_input, 0.01, False), False),
-    "elu": (functional.elu, _elu_backward, False),
+    "relu": (torch.relu, _derivative(_aten.threshold_backward, 0.0), True),
+    "sigmoid": (torch.sigmoid, _derivative(_aten.sigmoid_backward), True),
+    "tanh": (torch.tanh, _derivative(_aten.tanh_backward), True),
+    "gelu": (functional.gelu, _derivative(_aten.gelu_backward), False),
+    "silu": (functional.silu, _derivative(_aten.silu_backward), False),
+    "leaky_relu": (functional.leaky_relu, _derivative(_aten.leaky_relu_backward, 0.01, False), False),
+    "elu": (functional.elu, _elu_derivative, False),
 }
 """Forward kernel, derivative, and whether that is of the result (else of the input); constants are torch's defaults."""

@@ -11,7 +11,7 @@ from core.spec import JobSpec
 from core.spec import layers as spec
 from core.spec.layers import Layer
 from worker.trainer.compiling import Forward
-from worker.trainer.direct import DirectPasses, is_direct
+from worker.trainer.direct import OWNERS, DirectPasses, is_direct
 from worker.trainer.evaluation import loss_of
 
 
@@ -67,7 +67,7 @@ def _rectifiers(layers: tuple[Layer, ...]) -> list[str]:
     names: list[str] = []
     for before, layer in itertools.pairwise((None, *layers)):
         match layer:
-            case spec.Activation(kind="relu") if isinstance(before, _GIVES_ITS_OWN):
+            case spec.Activation(kind="relu") if isinstance(before, OWNERS):
                 names.append(layer.name)
             case spec.Residual():
                 names += _rectifiers(layer.body) + _rectifiers(layer.shortcut)
@@ -76,9 +76,6 @@ def _rectifiers(layers: tuple[Layer, ...]) -> list[str]:
             case _:
                 pass
     return names
-
-
-_GIVES_ITS_OWN = spec.Linear | spec.Conv2d | spec.BatchNorm | spec.Residual
 
 
 class AutogradPasses:

@@ -12,10 +12,23 @@ from torch import Tensor
 from bn_models.architecture import layers_of
 from bn_models.networks import Network, build
 from core.spec import InitializationSpec, JobSpec
-from core.spec.layers import Activation, ActivationKind, BatchNorm, Dropout, Flatten, Layer, Linear
+from core.spec.layers import (
+    Activation,
+    ActivationKind,
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAveragePool2d,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Residual,
+)
 from core.spec.normalization import BatchOptions
 from tests.worker.trainer.helpers import digits_spec
 from worker.trainer.direct import DirectPasses, is_direct
+from worker.trainer.layout import arrange
 from worker.trainer.optimization import build_optimizer, clip_gradients, gradient_norm
 from worker.trainer.step import AutogradPasses, Passes
 from worker.trainer.update import Update
@@ -68,6 +81,39 @@ def lists(draw: st.DrawFn) -> tuple[Layer, ...]:
     return (*layers, Linear(name="output", features=3, bias=draw(st.booleans())))
 
 
+def norm_or_relu(draw: st.DrawFn, name: str) -> Layer:
+    if draw(st.booleans()):
+        return BatchNorm(name=name, options=draw(batch_options()))
+    return Activation(name=name, kind=draw(st.sampled_from(["relu", "sigmoid", "gelu"])))
+
+
+@st.composite
+def image_lists(draw: st.DrawFn) -> tuple[Layer, ...]:
+    """Convolutions, pools and residual blocks on maps that keep their size, then a linear layer."""
+
+    def conv(name: str, channels: int) -> Conv2d:
+        return Conv2d(name=name, channels=channels, kernel_size=3, padding=1, bias=draw(st.booleans()))
+
+    channels = draw(st.integers(2, 5))
+    layers: list[Layer] = [norm_or_relu(draw, "first")] if draw(st.booleans()) else []
+    layers.append(conv("stem", channels))
+    for position in range(draw(st.integers(0, 4))):
+        kind, name = draw(st.sampled_from(["conv", "other", "other", "residual", "pool"])), f"layer{position}"
+        if kind == "conv":
+            layers.append(conv(name, channels))
+        elif kind == "other":
+            layers.append(norm_or_relu(draw, name))
+        elif kind == "pool":
+            layers.append(MaxPool2d(name=name, kernel_size=3, stride=1, padding=1))
+        else:
+            bodies = [norm_or_relu(draw, f"{name}.{number}") for number in range(draw(st.integers(0, 2)))]
+            body = draw(st.permutations([*bodies, conv(f"{name}.conv", channels)]))
+            shortcut = [norm_or_relu(draw, f"{name}.short")] if draw(st.booleans()) else []
+            layers.append(Residual(name=name, body=tuple(body), shortcut=tuple(shortcut)))
+    head: Layer = GlobalAveragePool2d(name="head") if draw(st.booleans()) else Flatten(name="head")
+    return (*layers, head, Linear(name="output", features=3))
+
+
 def autograd(network: Network, smoothing: float) -> Passes:
     return AutogradPasses(list(network.parameters()), network, smoothing, None)
 
@@ -108,15 +154,17 @@ def assert_equal_bits(
     classes: bool = True,
     sizes: tuple[int, ...] = (12, 12, 7),
     frozen: str | None = None,
+    shape: tuple[int, ...] = (FEATURES,),
 ) -> None:
     spec = JobSpec.model_validate(digits_spec(optimizer=optimizer))
     ends = []
     for passes_of in (autograd, DirectPasses):
-        network = build(layers, (FEATURES,), InitializationSpec(), seed=1)
+        network = build(layers, shape, InitializationSpec(), seed=1)
+        arrange(network, CPU, spec.training)
         network.train()
         if frozen is not None:
             network.get_submodule(frozen).freeze(100)
-        ends.append(trained(network, passes_of(network, smoothing), batches_of((FEATURES,), classes, 2, sizes), spec))
+        ends.append(trained(network, passes_of(network, smoothing), batches_of(shape, classes, 2, sizes), spec))
     assert len(ends[0]) == len(ends[1])
     for expected, found in zip(*ends, strict=True):
         assert torch.equal(expected.nan_to_num(), found.nan_to_num())
@@ -128,6 +176,19 @@ def test_fifty_steps_by_hand_have_the_bits_of_fifty_by_autograd(
     layers: tuple[Layer, ...], optimizer: dict[str, Any], smoothing: float
 ):
     assert_equal_bits(layers, optimizer, smoothing)
+
+
+@settings(max_examples=15, deadline=None)
+@given(layers=image_lists(), optimizer=st.sampled_from(OPTIMIZERS), channels=st.sampled_from([1, 3]))
+def test_so_have_fifty_steps_on_images(layers: tuple[Layer, ...], optimizer: dict[str, Any], channels: int):
+    assert_equal_bits(layers, optimizer, shape=(channels, 5, 4))
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(layers=image_lists(), optimizer=st.sampled_from(OPTIMIZERS), channels=st.sampled_from([1, 3]))
+def test_so_have_fifty_steps_on_images_of_any_list(layers: tuple[Layer, ...], optimizer: dict[str, Any], channels: int):
+    assert_equal_bits(layers, optimizer, shape=(channels, 5, 4), sizes=(8, 5))
 
 
 @pytest.mark.slow
@@ -169,12 +230,14 @@ def test_so_has_a_network_with_a_frozen_layer():
         ({}, True),
         ({"training": {"precision": "bf16"}}, False),
         ({"training": {"compile": True}}, False),
-        ({"network": {"family": "convnet", "channels": [4]}}, False),
+        ({"network": {"family": "convnet", "channels": [4]}}, True),
+        ({"network": {"family": "resnet", "blocks": [1, 1]}}, True),
+        ({"network": {"family": "recurrent"}}, False),
         ({"batch_norm": {"kind": "layer"}}, False),
         ({"batch_norm": False}, True),
     ],
 )
-def test_a_network_of_dense_layers_in_float32_is_trained_by_hand(changes: dict[str, Any], direct: bool):
+def test_a_network_of_common_layers_in_float32_is_trained_by_hand(changes: dict[str, Any], direct: bool):
     spec = JobSpec.model_validate(digits_spec(**changes))
     layers = layers_of(spec.network, spec.batch_norm, (1, 8, 8), 10)
     network = build(layers, (1, 8, 8), spec.network.initialization, seed=0)
