@@ -29,6 +29,7 @@ from worker.trainer.layout import arrange
 from worker.trainer.loop import Loop
 from worker.trainer.monitor import Monitor
 from worker.trainer.optimization import build_optimizer
+from worker.trainer.patience import Patience
 from worker.trainer.reporting import Reporter
 from worker.trainer.run import Run
 from worker.trainer.step import AutogradPasses, InPlace
@@ -80,7 +81,9 @@ def trainer(
     arrange(network, device, spec.training)
     progress = Progress(network, build_optimizer(network, spec.optimizer), Monitor("test/loss"))
     order = Order("job_benchmark", spec.model_dump(mode="json"), 1, 1, str(folder), str(folder), "")
-    loop = Loop(Run(order, spec, device, data, progress, ArtifactStore(str(folder)), Reporter(sink)))
+    reporter = Reporter(sink)
+    patience = Patience(order.storage_patience_seconds, reporter)
+    loop = Loop(Run(order, spec, device, data, progress, ArtifactStore(str(folder)), patience, reporter))
     if not by_hand:
         loop._passes = AutogradPasses(list(network.parameters()), InPlace(network), 0.0, None)
     if spec.training.compile:

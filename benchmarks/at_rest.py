@@ -1,6 +1,6 @@
 """What does the service cost when nobody asks for anything?
 
-    python benchmarks/at_rest.py [--seconds 30] [--models 5]
+    python -m benchmarks.at_rest [--seconds 30] [--models 5]
 
 Starts `evenkeel up` on a fresh home, trains a few small models, and measures: the CPU that all its
 processes together use while idle, and the API's memory at rest, before and after it has loaded the models.

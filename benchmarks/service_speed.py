@@ -1,6 +1,6 @@
 """What does the whole service cost a training, records in SQL included?
 
-    python benchmarks/service_speed.py [--rounds 5] [--steps 4000] [--data FOLDER]
+    python -m benchmarks.service_speed [--rounds 5] [--steps 4000] [--data FOLDER]
 
 The paper's MNIST network, batches of 60, one thread. A careful plain PyTorch loop (benchmarks/trainer_speed.py)
 and jobs of a real service take turns in one run. Both compute loss and accuracy at every step; the service also
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainer_speed import SPEC, load_data, plain_steps
 
+from benchmarks.trainer_speed import SPEC, load_data, plain_steps
 from cli.hosting import service
 from evenkeel import Client
 
