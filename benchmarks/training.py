@@ -127,9 +127,8 @@ def main() -> None:
     keep_freed_memory()  # of all contenders: they share a process
     data, kind = load_data(given.data, CPU)
     clock = "processor time" if Clock.of_process else "elapsed time"
-    print(
-        f"{kind}, {clock}, {given.rounds} rounds, 1 thread, torch {torch.__version__}, Python {platform.python_version()}"
-    )
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    print(f"{kind}, {clock}, {given.rounds} rounds, 1 thread, {versions}")
     for name in given.workload:
         workload = WORKLOADS[name]
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
