@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _plain import Contender, in_memory, plain
-from _service import ListSink, trainer
-from _workloads import random_data
 from torch import nn
 
+from benchmarks._plain import Contender, in_memory, plain
+from benchmarks._service import ListSink, trainer
+from benchmarks._workloads import random_data
 from bn_models.architecture import layers_of, place
 from bn_models.networks import build
 from core.spec import JobSpec, SourceFacts

@@ -6,10 +6,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from _plain import Clock, Contender
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
+
+from benchmarks._plain import Clock, Contender
 
 if find_spec("lightning"):
     import lightning

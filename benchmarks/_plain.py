@@ -69,7 +69,7 @@ def plain(
     """Loss and accuracy of every step as numbers in a list, as the trainer has them; on a GPU they stay there."""
     device = next(network.parameters()).device
     if channels_last:
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, fused=fused, foreach=not fused)
     forward: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False) if compiled else network
     points: list[tuple[float | Tensor, float | Tensor]] = []
@@ -111,7 +111,7 @@ def products(network: nn.Module, batch: Batch, channels_last: bool) -> Contender
         first = False
 
     if channels_last:
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batch = batch[0].contiguous(memory_format=torch.channels_last), batch[1]
     hooks = [
         module.register_forward_hook(note) for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)

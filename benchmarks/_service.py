@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from _plain import Contender, timed
 
+from benchmarks._plain import Contender, timed
 from bn_models.architecture import layers_of
 from bn_models.networks import build
 from core.artifacts import ArtifactStore

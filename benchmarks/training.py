@@ -30,12 +30,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from _gpu import on_gpu
-from _peers import peers
-from _plain import Clock, Contender, endless, in_memory, loader, plain, products
-from _service import ListSink, ledger_sink, trainer
-from _workloads import WORKLOADS, Workload, load_data
 
+from benchmarks._gpu import on_gpu
+from benchmarks._peers import peers
+from benchmarks._plain import Clock, Contender, endless, in_memory, loader, plain, products
+from benchmarks._service import ListSink, ledger_sink, trainer
+from benchmarks._workloads import WORKLOADS, Workload, load_data
 from worker.trainer.data import Data
 from worker.trainer.memory import keep_freed_memory
 
@@ -127,9 +127,8 @@ def main() -> None:
     keep_freed_memory()  # of all contenders: they share a process
     data, kind = load_data(given.data, CPU)
     clock = "processor time" if Clock.of_process else "elapsed time"
-    print(
-        f"{kind}, {clock}, {given.rounds} rounds, 1 thread, torch {torch.__version__}, Python {platform.python_version()}"
-    )
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    print(f"{kind}, {clock}, {given.rounds} rounds, 1 thread, {versions}")
     for name in given.workload:
         workload = WORKLOADS[name]
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

@@ -21,4 +21,4 @@ def arrange(network: nn.Module, device: torch.device, training: TrainingSpec) ->
     their weights, and the layers between them their inputs."""
     network.to(device)
     if channels_last(device, training) and any(isinstance(module, nn.Conv2d) for module in network.modules()):
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub leaves this out

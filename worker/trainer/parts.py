@@ -102,7 +102,8 @@ class BatchNormPart:
         self._gamma = None if module.gamma is None else _parameter(module, "gamma")
         self._beta = None if module.beta is None else _parameter(module, "beta")
         self._mask = [learns_below, self._gamma is not None, self._beta is not None]
-        self._x, self._moments, self._long = _NOTHING, (_NOTHING, _NOTHING), False
+        self._x, self._long = _NOTHING, False
+        self._moments: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
         module, gamma, beta = self._module, self._gamma, self._beta
@@ -112,7 +113,8 @@ class BatchNormPart:
         self._x, self._long = x, exact.has_long_sums(x)
         if self._long:
             y, *self._moments = exact.normalized(x, *weights, self._eps)
-            exact.move(mean, variance, *self._moments[:2], x.numel() // x.shape[1], self._factor)
+            of_batch, biased, _ = self._moments
+            exact.move(mean, variance, of_batch, biased, x.numel() // x.shape[1], self._factor)
         else:
             y, *self._moments = torch.native_batch_norm(x, *weights, mean, variance, True, self._factor, self._eps)
         return y
