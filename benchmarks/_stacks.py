@@ -1,6 +1,8 @@
 """What several benchmarks need: the suite's own servers, migrated databases with queued jobs, and percentiles."""
 
 import os
+import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -31,6 +33,11 @@ TINY: dict[str, Any] = {
     "publish": None,
 }
 KINDS = ("sqlite", "postgres")
+
+
+def end_in_good_order() -> None:
+    """On SIGTERM too, so that no server or worker stays behind."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
 
 
 @contextmanager

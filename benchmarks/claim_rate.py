@@ -21,7 +21,7 @@ from multiprocessing.synchronize import Barrier
 
 from sqlalchemy import Connection, text
 
-from benchmarks._stacks import KINDS, Postgres, migrated, node_of, percentile, queue_jobs
+from benchmarks._stacks import KINDS, Postgres, end_in_good_order, migrated, node_of, percentile, queue_jobs
 from core.db import Database
 from core.queries import leases
 from worker.claims import claim_next
@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--databases", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--quick", action="store_true", help="few jobs and claimers: does it run at all?")
     given = parser.parse_args()
+    end_in_good_order()
     jobs, claimers = (40, [1, 4]) if given.quick else (given.jobs, given.claimers)
     with _server(given.databases) as server_url:
         for kind in given.databases:

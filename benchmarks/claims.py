@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, text
 
 from benchmarks._fleet import Counts, Fleet, fleet, wait_until
-from benchmarks._stacks import TINY, percentile
+from benchmarks._stacks import TINY, end_in_good_order, percentile
 from core.queue import queue_for
 from worker.tasks import PULSE_SECONDS
 
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="12 jobs on 2 workers: does it run at all?")
     given = parser.parse_args()
+    end_in_good_order()
     jobs, workers, slots = (12, 2, 1) if given.quick else (given.jobs, given.workers, given.slots)
     with (
         tempfile.TemporaryDirectory() as temporary,

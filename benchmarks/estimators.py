@@ -1,6 +1,6 @@
 """How far are population statistics from the truth, by our estimators and by the common library routines?
 
-    python benchmarks/estimators.py [--images 4000]
+    python -m benchmarks.estimators [--images 4000]
 
 Two kinds of data, each a batch norm's input whose moments are known because all of it is at hand:
 

@@ -27,7 +27,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks._stacks import cluster, environment, percentile
+from benchmarks._stacks import cluster, end_in_good_order, environment, percentile
 from cli.hosting import service
 from evenkeel import Client
 from evenkeel.results import Event
@@ -117,6 +117,7 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, help="folder that has mnist/*-ubyte.gz")
     arguments.add_argument("--quick", action="store_true", help="two jobs of digits a stack: does it run at all?")
     given = arguments.parse_args()
+    end_in_good_order()
     folders = (given.data,) if given.data else FOLDERS
     mnist = next((folder.absolute() / "mnist" for folder in folders if (folder / "mnist").is_dir()), None)
     specs = {"digits": DIGITS} | ({"mnist": MNIST} if mnist and not given.quick else {})

@@ -22,7 +22,7 @@ from sqlalchemy import create_engine, text
 from benchmarks import _sleepers
 from benchmarks._server_load import Load, Moment
 from benchmarks._sleepers import Plan, Seen
-from benchmarks._stacks import Postgres, migrated, percentile, queue_jobs
+from benchmarks._stacks import Postgres, end_in_good_order, migrated, percentile, queue_jobs
 from core.db import Database
 
 PROCESSES = 8
@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=5.0, help="seconds from the last worker's start to the window")
     parser.add_argument("--quick", action="store_true", help="4 workers for a second: does it run at all?")
     given = parser.parse_args()
+    end_in_good_order()
     if given.quick:
         given.workers, given.tick, given.settle, given.seconds = [4], 0.2, 1.0, 1.0
     with Postgres() as server:

@@ -1,7 +1,7 @@
 """How fast is the service's trainer, and how fast could it be?
 
-    python benchmarks/training.py [--workload mlp convnet resnet] [--rounds 7] [--compile] [--processor-time]
-    python benchmarks/training.py --device cuda --precision bf16 [--depth 50] [--size 224] [--batch 256 1024]
+    python -m benchmarks.training [--workload mlp convnet resnet] [--rounds 7] [--compile] [--processor-time]
+    python -m benchmarks.training --device cuda --precision bf16 [--depth 50] [--size 224] [--batch 256 1024]
 
 Contenders take turns in one process, one thread, so that a busy machine slows all of them. All compute loss
 and accuracy of every step. On a CPU, on the MNIST MLP of the BN paper (batch 60), a convnet and a residual
