@@ -8,6 +8,7 @@ import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from benchmarks._stacks import node_of
@@ -21,6 +22,8 @@ from worker.node import Node
 
 SERIES = ("train/loss", "train/accuracy", "optimizer/learning_rate")
 THREAD_BYTES = 512 * 1024
+MEET_SECONDS = 120.0
+_others: Barrier
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,17 @@ class Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if self._plan.begin_at <= time.time() <= self._plan.end_at:
             self._seen.errors.append(record.getMessage().split(" (")[-1][:80])
+
+
+def adopt(barrier: Barrier) -> None:
+    """Of a process that will `meet` the others."""
+    global _others
+    _others = barrier
+
+
+def meet() -> None:
+    """Blocks until every process of the rehearsal has loaded what it needs."""
+    _others.wait(MEET_SECONDS)
 
 
 def run(first: int, workers: int, plan: Plan) -> Seen:

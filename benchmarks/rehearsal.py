@@ -28,7 +28,6 @@ from core.db import Database
 PROCESSES = 8
 BACKLOG = 500
 TENANTS = 3
-IMPORT_SECONDS = 3.0
 WORKERS_A_SECOND = 15
 """They start one after another: a thousand that connect at once are a test of their own."""
 CONNECTIONS_A_WORKER = 4
@@ -102,31 +101,17 @@ def row_of(workers: int, plan: Plan, seen: list[Seen], load: Load, moments: tupl
 
 def rehearse(server_url: str, workers: int, given: argparse.Namespace) -> tuple[Row, list[str]]:
     """One line of the table, and what went wrong in the window."""
+    processes = min(PROCESSES, workers)
+    shares = [workers // processes + (number < workers % processes) for number in range(processes)]
+    context = multiprocessing.get_context("spawn")
     with migrated("postgres", server_url) as url:
-        starting = workers / WORKERS_A_SECOND
-        ticks = (starting + given.settle + given.seconds) / given.tick
-        database = Database(url)
-        queue_jobs(database, BACKLOG + int(workers * (2 + ticks / given.job_ticks)), TENANTS)
-        database.close()
+        fill(url, workers, given)
         engine = create_engine(url)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("VACUUM ANALYZE"))
-        start_at = time.time() + IMPORT_SECONDS
-        begin_at = start_at + starting + given.settle
-        plan = Plan(
-            url=url,
-            tick_seconds=given.tick,
-            points=given.points,
-            job_ticks=given.job_ticks,
-            start_at=start_at,
-            started_at=start_at + starting,
-            begin_at=begin_at,
-            end_at=begin_at + given.seconds,
-        )
-        processes = min(PROCESSES, workers)
-        shares = [workers // processes + (number < workers % processes) for number in range(processes)]
         load = Load(engine)
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(processes, context, _sleepers.adopt, (context.Barrier(processes),)) as pool:
+            for future in [pool.submit(_sleepers.meet) for _ in range(processes)]:
+                future.result()
+            plan = plan_from(time.time(), url, workers, given)
             futures = [
                 pool.submit(_sleepers.run, sum(shares[:number]), share, plan) for number, share in enumerate(shares)
             ]
@@ -134,6 +119,25 @@ def rehearse(server_url: str, workers: int, given: argparse.Namespace) -> tuple[
             seen = [future.result() for future in futures]
         engine.dispose()
     return row_of(workers, plan, seen, load, moments), [error for one in seen for error in one.errors]
+
+
+def fill(url: str, workers: int, given: argparse.Namespace) -> None:
+    """Queues as many jobs as the workers can take, and a backlog."""
+    ticks = (workers / WORKERS_A_SECOND + given.settle + given.seconds) / given.tick
+    database = Database(url)
+    queue_jobs(database, BACKLOG + int(workers * (2 + ticks / given.job_ticks)), TENANTS)
+    database.close()
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    engine.dispose()
+
+
+def plan_from(now: float, url: str, workers: int, given: argparse.Namespace) -> Plan:
+    started_at = now + workers / WORKERS_A_SECOND
+    begin_at = started_at + given.settle
+    end_at = begin_at + given.seconds
+    return Plan(url, given.tick, given.points, given.job_ticks, now, started_at, begin_at, end_at)
 
 
 def make_room(server: Postgres, connections: int) -> None:

@@ -1,6 +1,6 @@
 """What does the whole service cost a training, records in SQL included?
 
-    python -m benchmarks.service_speed [--rounds 5] [--steps 4000] [--data FOLDER]
+    python -m benchmarks.service_speed [--rounds 5] [--steps 4000] [--data FOLDER] [--quick]
 
 The paper's MNIST network, batches of 60, one thread. A careful plain PyTorch loop (benchmarks/_plain.py)
 and jobs of a real service take turns in one run. Both compute loss and accuracy at every step; the service also
@@ -39,7 +39,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
     given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.steps = 1, 500
     if not (given.data / "mnist").is_dir():
         print(f"not measured: no MNIST files in {given.data.name}/mnist; give --data")
         return
