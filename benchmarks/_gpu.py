@@ -16,6 +16,7 @@ from bn_models.architecture import layers_of, place
 from bn_models.networks import build
 from core.spec import JobSpec, SourceFacts
 from worker.trainer.data import Data
+from worker.trainer.device import numerics
 
 CUDA = torch.device("cuda", 0)
 CLASSES = 1000
@@ -44,16 +45,27 @@ def on_gpu(depth: int, size: int, batches: list[int], precisions: list[str], rou
 
 
 def contenders(data: Data, depth: int, batch: int, precision: str) -> list[tuple[str, Contender, float]]:
-    """Made one after the other as they are asked for would be kinder to memory; two ResNets fit all the same."""
+    """The trainer, deterministic as by default and not, and a plain loop; all three networks are in memory at once."""
     found = []
     for deterministic in (True, False):
         spec = spec_of(depth, batch, precision, deterministic)
         with tempfile.TemporaryDirectory() as folder:
             run = trainer(spec, data, CUDA, Path(folder), ListSink())
-        found.append((f"trainer{', deterministic' if deterministic else ''}", run, flops_of(spec, data)))
+        name = f"trainer{', deterministic' if deterministic else ''}"
+        found.append((name, within(spec, run), flops_of(spec, data)))
     network, bf16 = plain_network(spec, data).to(CUDA), precision == "bf16"
     run = plain(network, in_memory(data, batch, bf16), True, bf16, bf16=bf16)
-    return [*found, ("plain", run, flops_of(spec, data))]
+    return [*found, ("plain", within(spec, run), flops_of(spec, data))]
+
+
+def within(spec: JobSpec, run: Contender) -> Contender:
+    """Under the determinism and the float32 of a job."""
+
+    def numbered(steps: int) -> float:
+        with numerics(spec.resources):
+            return run(steps)
+
+    return numbered
 
 
 def spec_of(depth: int, batch: int, precision: str, deterministic: bool) -> JobSpec:

@@ -1,5 +1,6 @@
 """The same training by Lightning and by Ignite, where they are installed; they are no part of this project."""
 
+import logging
 import tempfile
 import warnings
 from importlib.util import find_spec
@@ -76,6 +77,7 @@ def with_lightning(network: nn.Module, loader: Loader, log: bool) -> Contender:
             return torch.optim.SGD(self.parameters(), lr=0.05, fused=True)
 
     module = Module()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
     def run(steps: int) -> float:
         module.clock = FitClock()
