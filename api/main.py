@@ -12,7 +12,21 @@ from api.edge import Edge
 from api.meters import Meters
 from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
-from api.routers import architectures, docs, events, health, jobs, keys, metrics, models, nodes, predict
+from api.routers import (
+    architectures,
+    docs,
+    events,
+    health,
+    jobs,
+    keys,
+    layers,
+    metrics,
+    models,
+    nodes,
+    predict,
+    recalibration,
+    verification,
+)
 from core.settings import Settings
 
 WORKER_THREADS = 20
@@ -49,7 +63,21 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(Edge, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
     add_problem_handlers(app)
-    for noun in (jobs, events, metrics, models, predict, keys, architectures, nodes, health, docs):
+    for noun in (
+        jobs,
+        events,
+        metrics,
+        layers,
+        models,
+        recalibration,
+        verification,
+        predict,
+        keys,
+        architectures,
+        nodes,
+        health,
+        docs,
+    ):
         app.include_router(noun.router)
     describe(app)
     return app

@@ -79,6 +79,20 @@ class Settings(BaseSettings):
     """How long trainers have to write a checkpoint after SIGTERM."""
     attempts_without_progress: Annotated[int, Field(ge=1)] = 3
 
+    gap_accuracy: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    """A job warns when its test accuracy (of a regression: r2) under batch statistics, running average and
+    population statistics differs by more."""
+    gap_loss: Annotated[float, Field(gt=0.0)] = 0.1
+    """Likewise for its test loss."""
+    dead_variance: Annotated[float, Field(ge=0.0)] = 10.0
+    """A channel counts as dead below so many times eps of variance."""
+    dead_output: Annotated[float, Field(ge=0.0)] = 0.001
+    """A channel counts as dead below this deviation of what its layer makes of it."""
+    exploding_gain: Annotated[float, Field(gt=0.0)] = 100.0
+    """A channel counts as exploding above this gain, gamma / sqrt(variance + eps)."""
+    exploding_mean: Annotated[float, Field(gt=0.0)] = 100.0
+    """A channel counts as exploding when its mean is more than so many of its deviations away from 0."""
+
     maximum_parameters: Annotated[int, Field(ge=1)] = 200_000_000
     maximum_steps: Annotated[int, Field(ge=1)] = 10_000_000
     maximum_body_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024

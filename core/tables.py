@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from core.states import TRANSITIONS
 
-SCHEMA_HEAD = "0002"
+SCHEMA_HEAD = "0003"
 """The migration that these tables agree with; readiness refuses any other. A test compares it with Alembic's head."""
 
 metadata = MetaData(
@@ -144,6 +144,16 @@ metric_points = Table(
     Column("value", Float),
     Column("nonfinite", SmallInteger, nullable=False),  # 0 finite, 1 NaN, 2 +infinity, 3 -infinity
     sqlite_with_rowid=False,
+)
+
+layer_reports = Table(
+    "layer_reports",
+    metadata,
+    Column("job_id", Id, ForeignKey("jobs.id"), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("final", Boolean, nullable=False),  # after training, by the statistics that are published
+    Column("layers", Json, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 checkpoints = Table(

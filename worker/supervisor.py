@@ -19,6 +19,7 @@ from worker.messages import (
     Failed,
     Finished,
     GivenBack,
+    LayersReported,
     LogLine,
     Message,
     Order,
@@ -163,6 +164,8 @@ class Watch:
                 self._ledger.phase(message)
             case LogLine():
                 self._ledger.log(message)
+            case LayersReported():
+                self._ledger.layers(message)
             case CheckpointWritten():
                 self._ledger.checkpoint(message)
 

@@ -8,15 +8,15 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from api.inference.rows import Array
+from bn_models.receipt import open_session
 from core.artifacts import ArtifactStore
 from core.errors import FieldProblem, InputInvalid, StorageFailed, Unavailable
 
-CHUNK_ROWS = 64
-"""Rows a run. Publishing proves that one row answers the same bits alone and in company up to this many."""
+ROWS_A_RUN = 64
+"""Of a version whose receipt names no other number."""
 THREADS = min(4, os.cpu_count() or 1)
 VersionKey = tuple[str, int]
 UNUSABLE: tuple[type[Exception], ...] = (
@@ -39,7 +39,9 @@ class ServedModel:
     shape: tuple[int, ...]
     columns: tuple[str, ...]
     labels: tuple[str, ...] | None  # None: a regression
-    fixed_batch: bool  # whether only batches of CHUNK_ROWS give one and the same bits
+    rows_a_run: int
+    """Publishing proved that a row has the same bits alone and in company up to this many, fewer where inputs are
+    large; where that proof failed, 1: padding to one size would not do, for bits can depend on a row's place too."""
     bytes: int
 
     def predict(self, rows: Array) -> list[dict[str, Any]]:
@@ -48,20 +50,11 @@ class ServedModel:
         Raises InputInvalid for a row whose answer is not a number.
         """
         predictions: list[dict[str, Any]] = []
-        for start in range(0, len(rows), CHUNK_ROWS):
-            answers = self._run(rows[start : start + CHUNK_ROWS])
+        for start in range(0, len(rows), self.rows_a_run):
+            (answers,) = self.session.run([self.output], {"input": rows[start : start + self.rows_a_run]})
             _refuse_nonfinite(answers, start)
             predictions += self._told(answers)
         return predictions
-
-    def _run(self, chunk: Array) -> Array:
-        padded = chunk
-        if self.fixed_batch:
-            padded = np.zeros((CHUNK_ROWS, *self.shape), np.float32)
-            padded[: len(chunk)] = chunk
-        (answers,) = self.session.run([self.output], {"input": padded})
-        kept: Array = answers[: len(chunk)]
-        return kept
 
     def _told(self, answers: Array) -> list[dict[str, Any]]:
         if self.labels is None:
@@ -125,19 +118,15 @@ class Engine:
 
 
 def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
     classification = card["task"] == "classification"
     receipt = card.get("receipt") or {}
     return ServedModel(
-        session=onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]),
+        session=open_session(content),  # as the receipt was made
         output="probabilities" if classification else "value",
         shape=tuple(card["input"]["shape"]),
         columns=tuple(card["input"].get("columns") or ()),
         labels=tuple(map(str, card["labels"])) if classification else None,
-        fixed_batch=receipt.get("batch_invariant") is False,
+        rows_a_run=1 if receipt.get("batch_invariant") is False else receipt.get("largest_batch", ROWS_A_RUN),
         bytes=len(content),
     )
 

@@ -86,7 +86,9 @@ def restore(progress: Progress, snapshot: Snapshot) -> None:
     for name, value in _part(tensors, _OPTIMIZER).items():
         key, _, parameter_name = name.partition("/")
         parameter = parameters[parameter_name]
-        progress.optimizer.state[parameter][key] = value.to(parameter.device)
+        # In the memory format of its parameter, as it was: an update walks over both together.
+        as_before = value if value.shape != parameter.shape else torch.empty_like(parameter).copy_(value)
+        progress.optimizer.state[parameter][key] = as_before.to(parameter.device)
     progress.monitor.restore(snapshot.state["monitor"])
     progress.best = _part(tensors, _BEST) or None
     progress.step = snapshot.step

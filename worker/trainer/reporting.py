@@ -2,7 +2,7 @@
 
 import time
 from array import array
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from core.states import Phase
 from worker.messages import Command, LogLine, Message, PhaseBegan, Points
@@ -63,8 +63,8 @@ class Reporter:
             columns, self._columns = self._columns, {}
             self.sink.send(Points(columns))
 
-    def log(self, level: Literal["info", "warning", "error"], text: str) -> None:
-        self.sink.send(LogLine(level, text, self.step))
+    def log(self, level: Literal["info", "warning", "error"], text: str, data: dict[str, Any] | None = None) -> None:
+        self.sink.send(LogLine(level, text, self.step, data or {}))
 
     def begin(self, phase: Phase) -> None:
         """Ends the phase before, if any, and tells of the new one."""
