@@ -32,6 +32,7 @@ from core.settings import Settings
 
 WORKER_THREADS = 20
 """Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
+SPARE_CONNECTIONS = 5  # for streams
 DESCRIPTION = (
     "Training as a service for batch-normalized networks: jobs that lose nothing, "
     "answers from frozen population statistics."
@@ -44,7 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
-        current_default_thread_limiter().total_tokens = WORKER_THREADS
+        connections = settings.database_pool_size + settings.database_pool_overflow
+        current_default_thread_limiter().total_tokens = max(1, min(WORKER_THREADS, connections - SPARE_CONNECTIONS))
         resources = open_resources(settings, meters)
         try:
             yield {"resources": resources}

@@ -143,7 +143,8 @@ def inverse_square_root(covariance: Array, eps: float, iterations: int) -> Array
     """The block-diagonal matrix (C, C) that whitens, from a covariance (C, g) stored by groups of g channels.
 
     Newton's iteration (Huang et al. 2019, Algorithm 1) on each group's Σ + eps·I, divided by its trace:
-    P ← (3P − P³Σ)/2 from P = I, as many times as in training; the result is P/sqrt(trace).
+    P ← (3P − P³Σ)/2 from P = I, as many times as in training; the result is P/sqrt(trace). PΣ goes along,
+    because otherwise many steps on a nearly singular Σ overflow.
     """
     channels, size = covariance.shape
     whole = np.zeros((channels, channels))
@@ -152,9 +153,10 @@ def inverse_square_root(covariance: Array, eps: float, iterations: int) -> Array
         width = group.stop - start
         sigma = covariance[group, :width] + eps * np.eye(width)
         trace = np.trace(sigma)
-        root = np.eye(width)
+        root, product = np.eye(width), sigma / trace
         for _ in range(iterations):
-            root = 1.5 * root - 0.5 * np.linalg.matrix_power(root, 3) @ (sigma / trace)
+            step = 1.5 * np.eye(width) - 0.5 * (root @ product)
+            root, product = step @ root, product @ step
         whole[group, group] = root / np.sqrt(trace)
     return whole
 

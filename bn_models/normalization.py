@@ -1,5 +1,6 @@
 """Batch normalization (Ioffe & Szegedy 2015, Algorithm 1), and the ways to run statistical layers otherwise."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bn_models import exact
 from core.spec.normalization import AffineOptions, BatchOptions, WhiteningOptions
 
 # What a statistical layer keeps in its state beside gamma and beta; "_extra_state" is torch's name.
@@ -25,7 +27,7 @@ def register_affine(module: nn.Module, channels: int, options: AffineOptions) ->
     module.register_parameter("beta", None if beta is None else nn.Parameter(beta))
 
 
-class Statistical(nn.Module):
+class Statistical(nn.Module, ABC):
     """A layer that normalizes by moments over samples: those of the batch in training, stored ones in evaluation.
 
     `running_mean` and `running_spread` hold the running average, or the population statistics put in
@@ -50,9 +52,9 @@ class Statistical(nn.Module):
         self.substitute: Normalize | None = None
 
     @property
+    @abstractmethod
     def running_spread(self) -> Tensor:
         """The stored variance (C,), or the stored covariance (C, g): a buffer, not a copy."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         if self.substitute is not None:
@@ -74,8 +76,9 @@ class Statistical(nn.Module):
         parts = [self._by_batch(rows) for rows in self.ghosts(x)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    @abstractmethod
     def normalize_by_stored(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """By the running average, or by the population statistics put in its place."""
 
     def ghosts(self, x: Tensor) -> tuple[Tensor, ...]:
         """The runs of rows that are normalized together."""
@@ -104,11 +107,13 @@ class Statistical(nn.Module):
         self.updates += 1
         return 1.0 / self.updates if self.momentum is None else self.momentum
 
+    @abstractmethod
     def _train(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """By the moments of these rows, moving the running average."""
 
+    @abstractmethod
     def _by_batch(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """By the moments of these rows; the running average stays."""
 
 
 class BatchNorm(Statistical):
@@ -132,9 +137,15 @@ class BatchNorm(Statistical):
 
     def _train(self, x: Tensor) -> Tensor:
         mean, variance = self.running_mean, self.running_var
-        return functional.batch_norm(x, mean, variance, self.gamma, self.beta, True, self._factor(), self.eps)
+        if not exact.has_long_sums(x):
+            return functional.batch_norm(x, mean, variance, self.gamma, self.beta, True, self._factor(), self.eps)
+        y, of_batch, biased = exact.batch_norm(x, self.gamma, self.beta, self.eps)
+        exact.move(mean, variance, of_batch, biased, x.numel() // x.shape[1], self._factor())
+        return y
 
     def _by_batch(self, x: Tensor) -> Tensor:
+        if exact.has_long_sums(x):
+            return exact.batch_norm(x, self.gamma, self.beta, self.eps)[0]
         return functional.batch_norm(x, None, None, self.gamma, self.beta, training=True, eps=self.eps)
 
 

@@ -23,7 +23,11 @@ class SampleNorm(nn.Module):
         register_affine(self, channels, options)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.group_norm(x, self.groups, self.gamma, self.beta, self.eps)
+        if self.gamma is not None or self.beta is None:
+            return functional.group_norm(x, self.groups, self.gamma, self.beta, self.eps)
+        # torch's backward pass fails on a shift without a scale.
+        beta = self.beta.view(-1, *[1] * (x.dim() - 2))
+        return functional.group_norm(x, self.groups, eps=self.eps) + beta
 
 
 class LocalResponseNorm(nn.Module):
@@ -35,4 +39,6 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         options = self.options
-        return functional.local_response_norm(x, options.size, options.alpha, options.beta, options.k)
+        channels = x.unsqueeze(2) if x.dim() == 2 else x  # torch takes no vectors
+        y = functional.local_response_norm(channels, options.size, options.alpha, options.beta, options.k)
+        return y.view_as(x)

@@ -18,6 +18,7 @@ BATCH_ELEMENTS = 2**22  # of a batch's input: a network's activations are some t
 RANDOM_SIZES = 32
 SECONDS = 20.0  # for all companies; a network that is too slow for the whole protocol is tried in fewer
 FEWEST_RANDOM_SIZES = 2
+LEAST_LARGEST_BATCH = 8  # however slow: a version is never served in larger batches than were tried
 SEED = 20150211
 
 
@@ -105,7 +106,7 @@ def invariance(session: onnxruntime.InferenceSession, rows: Array) -> Invariance
     would take more than some SECONDS, or much memory.
     """
     alone = _Alone(session, rows)
-    sizes, complete = _sizes(largest_batch(rows), alone.seconds_a_row())
+    sizes, complete = _sizes(largest_batch(rows), int(SECONDS / alone.seconds_a_row()) - len(rows))
     random = np.random.default_rng(SEED)
     same = True
     for size in sizes:
@@ -116,15 +117,13 @@ def invariance(session: onnxruntime.InferenceSession, rows: Array) -> Invariance
     return Invariance(same, sizes, complete)
 
 
-def _sizes(largest: int, seconds_a_row: float) -> tuple[tuple[int, ...], bool]:
-    """The sizes to try, and whether they are the whole protocol. Every row runs in company and once alone."""
-    affordable = SECONDS / seconds_a_row / 2
-    while largest > 2 and 2 * largest + FEWEST_RANDOM_SIZES * largest > affordable:
+def _sizes(largest: int, affordable_rows: int) -> tuple[tuple[int, ...], bool]:
+    """The sizes to try, with so many rows in all of them together, and whether they are the whole protocol."""
+    while largest > LEAST_LARGEST_BATCH and (2 + FEWEST_RANDOM_SIZES) * largest > affordable_rows:
         largest //= 2
     powers = [2**power for power in range(largest.bit_length())]
     drawn = np.random.default_rng(SEED).integers(2, largest + 1, RANDOM_SIZES).tolist() if largest > 1 else []
-    room = affordable - sum(powers)
-    fitting = int(np.searchsorted(np.cumsum(drawn), room, side="right"))
+    fitting = int(np.searchsorted(np.cumsum(drawn), affordable_rows - sum(powers), side="right"))
     kept = drawn[: max(FEWEST_RANDOM_SIZES, fitting)]
     return (*powers, *kept), largest == LARGEST_BATCH and len(kept) == RANDOM_SIZES
 

@@ -151,7 +151,7 @@ class _Activations:
         """The inputs of layer `level`, through layers that are all measured."""
         between = self._network.sequence[self._level : level]
         for chunk, (start, end) in enumerate(self._bounds):
-            x = self._kept[chunk] if self._kept else self._gather(start, end)
+            x = self._kept[chunk] if self._level else self._gather(start, end)
             y = sweep.run(between, x, chunk)
             if y is None:
                 raise RuntimeError(f"a layer below {self._network.layers[level].name} is not measured")

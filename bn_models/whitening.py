@@ -48,7 +48,7 @@ class Whitening(Statistical):
         sizes = [full, self.channels - full] if full < self.channels else [full]
         shapes = [(length // min(length, self.size), min(length, self.size)) for length in sizes]
         parts = torch.split(values, sizes, axis)
-        return [part.unflatten(axis, shape) for part, shape in zip(parts, shapes, strict=True)]
+        return [torch.unflatten(part, axis, shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def join(self, parts: list[Tensor]) -> Tensor:
         """Square blocks (…, groups, s, s) of all groups, stored as rows (…, C, g)."""
@@ -106,16 +106,19 @@ class Whitening(Statistical):
 def newton(covariance: Tensor, eps: float, iterations: int) -> Tensor:
     """About (covariance + eps·I)^(−1/2), for a stack of symmetric matrices; differentiable.
 
-    The matrix is divided by its trace, so that the iteration P ← (3P − P³S)/2 from P = I converges
-    (Huang et al. 2019, equations 4 to 6).
+    The matrix S, divided by its trace, starts P ← (3P − P³S)/2 from P = I (Huang et al. 2019, equations
+    4 to 6). So written, rounding grows until it overflows where S is nearly singular; with Q = PS beside P
+    (Denman & Beavers 1976, in Newton–Schulz form) the same steps are stable.
     """
     identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     covariance = covariance + eps * identity
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    scaled = covariance / trace
-    root = 1.5 * identity - 0.5 * scaled  # the first step, from P = I
+    product = covariance / trace
+    root = step = 1.5 * identity - 0.5 * product  # the first step, from P = I
     for _ in range(iterations - 1):
-        root = 1.5 * root - 0.5 * (root @ root @ root @ scaled)
+        product = product @ step
+        step = 1.5 * identity - 0.5 * (root @ product)
+        root = step @ root
     return root * trace.rsqrt()
 
 

@@ -12,6 +12,7 @@ from core.settings import Settings, load_settings
 UP = "import sys; from cli.up import main; sys.exit(main())"
 API = "from api.server import serve; from cli.processes import finish; finish(serve)"
 WORKER = "from worker.local import run; from cli.processes import finish; finish(run)"
+CHECK = "from worker.vitals import check; from cli.processes import finish; finish(check)"
 PREPARE = "import sys; from cli.preparing import main; sys.exit(main())"
 MIGRATE = "import sys; from cli.preparing import migrate; sys.exit(migrate())"
 ADMIN_KEY = "import sys; from cli.preparing import new_admin_key; sys.exit(new_admin_key())"

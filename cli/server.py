@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli.processes import ADMIN_KEY, API, MIGRATE, UP, WORKER, Overrides, command
+from cli.processes import ADMIN_KEY, API, CHECK, MIGRATE, UP, WORKER, Overrides, command
 from core.errors import SettingsInvalid
 from core.settings import load_settings
 
@@ -39,8 +39,15 @@ def api(home: Home = None, host: Host = None, port: Port = None) -> None:
     _become(API, SERVER_PARTS, home, host, port)
 
 
-def worker(home: Home = None) -> None:
+def worker(
+    home: Home = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only tell whether the worker of this home consumes work: exit code 0 or 1.")
+    ] = False,
+) -> None:
     """Run a worker alone: it trains what is queued in the database."""
+    if check:
+        _become(CHECK, ("pydantic",), home)
     _become(WORKER, WORKER_PARTS, home)
 
 

@@ -30,6 +30,12 @@ class Settings(BaseSettings):
     """A file that holds the broker URL; the URL itself wins over it."""
     broker_url: SecretText = None
     """Redis, Valkey or RabbitMQ for bells; default: none, one machine needs none."""
+    database_pool_size: Annotated[int, Field(ge=1)] = 5
+    """Connections that each process keeps open."""
+    database_pool_overflow: Annotated[int, Field(ge=0)] = 20
+    """Connections beyond these that it may open under load."""
+    database_pool_timeout_seconds: Seconds = 5.0
+    """How long a request waits for one of them, and for the database to take a new one, before 503."""
     artifact_url: str | None = None
     """Where checkpoints and models live: a folder that every node reaches, or s3://bucket/prefix; default: a
     folder in the home."""
@@ -65,6 +71,8 @@ class Settings(BaseSettings):
     machine, 5 with a broker."""
     node_seconds: Seconds = 10.0
     """How often a worker writes that it is there."""
+    storage_patience_seconds: Seconds = 600.0
+    """How long a running job goes on trying to write to an artifact store that is away."""
     stall_seconds: Seconds = 600.0
     """A trainer that reports nothing for so long is stopped; three times without progress fail the job."""
     drain_seconds: Seconds = 8.0

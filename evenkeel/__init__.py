@@ -15,6 +15,7 @@ from evenkeel.errors import (
     Unauthenticated,
     WaitTimedOut,
 )
+from evenkeel.reports import Layer, LayerReports, Verification
 from evenkeel.results import (
     Checkpoint,
     Event,
@@ -42,6 +43,8 @@ __all__ = [
     "Job",
     "JobSpec",
     "Key",
+    "Layer",
+    "LayerReports",
     "Model",
     "ModelVersion",
     "NotFound",
@@ -54,5 +57,6 @@ __all__ = [
     "ServerFailed",
     "Unauthenticated",
     "Validation",
+    "Verification",
     "WaitTimedOut",
 ]

@@ -21,6 +21,7 @@ class Progress:
 @dataclass(frozen=True)
 class Job:
     id: str
+    kind: str
     name: str
     status: str
     terminal: bool
@@ -48,6 +49,7 @@ class Job:
         progress = raw["progress"]
         return cls(
             id=raw["id"],
+            kind=raw.get("kind", "training"),
             name=raw["name"],
             status=raw["status"],
             terminal=raw["terminal"],
@@ -189,6 +191,7 @@ class ModelVersion:
     job_id: str
     weights_sha256: str
     statistics_sha256: str | None
+    recalibrated_from: Raw | None
     aliases: tuple[str, ...]
     card: Raw
     artifacts: Raw
@@ -203,6 +206,7 @@ class ModelVersion:
             raw["job_id"],
             raw["weights_sha256"],
             raw.get("statistics_sha256"),
+            raw.get("recalibrated_from"),
             tuple(raw.get("aliases") or ()),
             raw.get("card") or {},
             raw.get("artifacts") or {},

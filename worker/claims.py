@@ -102,4 +102,5 @@ def order_for(node: Node, slot: int, claim: Claim) -> Order:
         artifact_cache_dir=str(settings.artifact_cache_dir),
         artifact_cache_bytes=settings.artifact_cache_bytes,
         thresholds=Thresholds(**{part.name: getattr(settings, part.name) for part in fields(Thresholds)}),
+        storage_patience_seconds=settings.storage_patience_seconds,
     )

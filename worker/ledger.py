@@ -126,7 +126,7 @@ class Ledger:
         """
         return self._transact(lambda _: (self._renew, []))
 
-    def put_back(self, state: str, text: str) -> None:
+    def put_back(self, state: str, text: str, level: Level = "info") -> None:
         """The last write of an attempt that ends in good order: `queued` (drained) or `paused`. A cancel
         or a pause that came in meanwhile wins."""
 
@@ -136,7 +136,7 @@ class Ledger:
                 return self._finishing("cancelled", "cancelled", "info")
             if row.pause_requested_at is not None and state != "paused":
                 return _putting_back("paused", f"paused at step {self._step}")
-            return _putting_back(state, text)
+            return _putting_back(state, text, level)
 
         self._transact(choose)
 
@@ -232,8 +232,8 @@ class Ledger:
         self._progressed = False
 
 
-def _putting_back(state: str, text: str) -> Ending:
-    return partial(leases.put_back, state=state), [EventDraft("status", text, {"status": state})]
+def _putting_back(state: str, text: str, level: Level = "info") -> Ending:
+    return partial(leases.put_back, state=state), [EventDraft("status", text, {"status": state}, level)]
 
 
 def _rewind_draft(step: int) -> EventDraft:

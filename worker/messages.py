@@ -45,6 +45,7 @@ class Order:
     artifact_cache_dir: str | None = None  # for copies of what lies in an object store
     artifact_cache_bytes: int = 0
     thresholds: Thresholds = Thresholds()
+    storage_patience_seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,13 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class GivenBack:
+    """This attempt can not begin, through no fault of the job's: another may, later or elsewhere."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """`result` stands on the job's row; `card` is null when nothing is published."""
 
@@ -121,7 +129,18 @@ class Failed:
     detail: str = ""  # a traceback, for the log only
 
 
-Message = Started | PhaseBegan | Points | LogLine | LayersReported | CheckpointWritten | Stopped | Finished | Failed
+Message = (
+    Started
+    | PhaseBegan
+    | Points
+    | LogLine
+    | LayersReported
+    | CheckpointWritten
+    | Stopped
+    | GivenBack
+    | Finished
+    | Failed
+)
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 

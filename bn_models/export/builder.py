@@ -9,33 +9,44 @@ from onnx import helper, numpy_helper
 
 
 class Graph:
-    """`value` is the name of what the last node gave; the next node takes it unless told otherwise."""
+    """`value` is the name of what the last node gave; the next node takes it unless told otherwise.
 
-    def __init__(self) -> None:
+    What clients ask for by name is `public`: a layer of that name becomes `<layer>/layer`. Whatever else is
+    not a layer has a slash in its name, which no layer has.
+    """
+
+    def __init__(self, given: str, public: tuple[str, ...]) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self.value = "input"
-        self._names: set[str] = set()
+        self.value = given
+        self._public = {given, *public}
+        self._constants: set[str] = set()
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
         """A float32 constant, or an int64 one where the array has integers (shapes, indices)."""
-        if name not in self._names:
+        if name not in self._constants:
             dtype = np.int64 if array.dtype.kind == "i" else np.float32
             self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array, dtype=dtype), name))
-            self._names.add(name)
+            self._constants.add(name)
         return name
 
     def shape(self, *sizes: int) -> str:
         """The constant shape of one batch: 0 keeps the batch axis as it is."""
-        return self.constant("shape." + "x".join(map(str, sizes)), np.array((0, *sizes)))
+        return self.constant("/shape/" + "x".join(map(str, sizes)), np.array((0, *sizes)))
 
     def node(self, operator: str, name: str, *others: str, **attributes: Any) -> str:
-        """Applies `operator` to the current value (and `others`); the result is called `name`, and is current."""
+        """Applies `operator` to the current value (and `others`). Gives the name of the result, which is current."""
         return self.join(operator, name, self.value, *others, **attributes)
 
     def join(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """Applies `operator` to `inputs`; the result is called `name`, and is current."""
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        """Applies `operator` to `inputs`. Gives the name of the result, which is current."""
+        self.value = f"{name}/layer" if name in self._public else name
+        self.nodes.append(helper.make_node(operator, inputs, [self.value], name=self.value, **attributes))
+        return self.value
+
+    def output(self, operator: str, name: str, *others: str, **attributes: Any) -> str:
+        """`node`, under a public name."""
+        self.nodes.append(helper.make_node(operator, [self.value, *others], [name], name=name, **attributes))
         self.value = name
         return name
 

@@ -30,13 +30,14 @@ def write_onnx(
 
     Classification gives "logits" and "probabilities", (batch, classes); regression gives "value",
     (batch, 1), in the target's units. Weights are cast to float32 here and nowhere before. Nodes are
-    called as the layers are; what a layer needs several nodes for is called `<layer>.<part>`.
+    called as the layers are; what a layer needs several nodes for is called `<layer>/<part>`.
     """
     placed = place(folded.source, input_shape)
-    graph = Graph()
+    outputs = ("logits", "probabilities") if task == "classification" else ("value",)
+    graph = Graph("input", outputs)
     _write_scaling(graph, scaling)
     write_layers(graph, folded.layers, {item.layer.name: item for item in flat(placed)})
-    outputs = _write_outputs(graph, task, output_scaling)
+    _write_outputs(graph, task, output_scaling)
     columns = placed[-1].output_shape
     model = helper.make_model(
         helper.make_graph(
@@ -59,19 +60,18 @@ def write_onnx(
 def _write_scaling(graph: Graph, scaling: InputScaling) -> None:
     # Not folded into the first layer: with columns of mean 1000 and deviation 0.1 its float32 bias would cancel.
     if np.any(scaling.offset != 0.0):
-        graph.node("Sub", "input.centered", graph.constant("input.offset", scaling.offset))
+        graph.node("Sub", "/input/centered", graph.constant("/input/offset", scaling.offset))
     if np.any(scaling.scale != 1.0):
-        graph.node("Mul", "input.scaled", graph.constant("input.scale", scaling.scale))
+        graph.node("Mul", "/input/scaled", graph.constant("/input/scale", scaling.scale))
 
 
-def _write_outputs(graph: Graph, task: Task, scaling: OutputScaling) -> tuple[str, ...]:
-    """Writes and names the outputs; nodes of their own, because clients ask for them by these names."""
+def _write_outputs(graph: Graph, task: Task, scaling: OutputScaling) -> None:
+    """Nodes of their own, because clients ask for them by these names."""
     if task == "classification":
-        graph.node("Identity", "logits")
-        graph.node("Softmax", "probabilities", axis=1)
-        return ("logits", "probabilities")
-    scale = graph.constant("output.scale", np.array(scaling.scale))
-    offset = graph.constant("output.offset", np.array(scaling.offset))
-    graph.node("Mul", "output.scaled", scale)
-    graph.node("Add", "value", offset)
-    return ("value",)
+        graph.output("Identity", "logits")
+        graph.output("Softmax", "probabilities", axis=1)
+    else:
+        scale = graph.constant("/output/scale", np.array(scaling.scale))
+        offset = graph.constant("/output/offset", np.array(scaling.offset))
+        graph.node("Mul", "/output/scaled", scale)
+        graph.output("Add", "value", offset)

@@ -25,6 +25,7 @@ from bn_models.frozen import (
     FoldedLSTM,
     FoldedParallel,
     FoldedResidual,
+    FoldedSimple,
     SampleNorm,
 )
 from core.spec import layers as spec
@@ -64,7 +65,7 @@ def _write_ways(graph: Graph, ways: tuple[tuple[FoldedLayer, ...], ...], places:
     return ends
 
 
-def _write_layer(graph: Graph, layer: Any, placed: Placed) -> None:
+def _write_layer(graph: Graph, layer: FoldedSimple, placed: Placed) -> None:
     name, shape = layer.name, placed.input_shape
     match layer:
         case FoldedLinear():
@@ -87,19 +88,17 @@ def _write_layer(graph: Graph, layer: Any, placed: Placed) -> None:
         case spec.AveragePool2d():
             graph.node("AveragePool", name, count_include_pad=0, **_window(layer))
         case spec.GlobalAveragePool2d():
-            graph.node("GlobalAveragePool", f"{name}.maps")
+            graph.node("GlobalAveragePool", f"{name}/maps")
             graph.node("Flatten", name, axis=1)
         case spec.Flatten():
             graph.node("Flatten", name, axis=1)
         case spec.ImageRows():
-            graph.node("Transpose", f"{name}.transposed", perm=[0, 2, 1, 3])
+            graph.node("Transpose", f"{name}/transposed", perm=[0, 2, 1, 3])
             graph.node("Reshape", name, graph.shape(*placed.output_shape))
-        case _:
-            raise TypeError(f"layer {name} has no form in the graph: {layer!r}")
 
 
 def _weights(graph: Graph, name: str, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[str, str]:
-    return graph.constant(f"{name}.weight", weight), graph.constant(f"{name}.bias", bias)
+    return graph.constant(f"{name}/weight", weight), graph.constant(f"{name}/bias", bias)
 
 
 def _window(layer: spec.MaxPool2d | spec.AveragePool2d) -> dict[str, Any]:
@@ -129,23 +128,23 @@ def _write_scale_and_shift(
     """value · scale + shift per channel, of what there is; the last node is called `name`."""
     per_channel = (-1, *[1] * (len(shape) - 1))
     if scale is not None:
-        constant = graph.constant(f"{name}.scale", scale.reshape(per_channel))
-        graph.node("Mul", name if shift is None else f"{name}.scaled", constant)
+        constant = graph.constant(f"{name}/scale", scale.reshape(per_channel))
+        graph.node("Mul", name if shift is None else f"{name}/scaled", constant)
     if shift is not None:
-        graph.node("Add", name, graph.constant(f"{name}.shift", shift.reshape(per_channel)))
+        graph.node("Add", name, graph.constant(f"{name}/shift", shift.reshape(per_channel)))
 
 
 def _write_activation(graph: Graph, layer: spec.Activation) -> None:
     name, value = layer.name, graph.value
     if layer.kind == "silu":
-        graph.node("Sigmoid", f"{name}.sigmoid")
+        graph.node("Sigmoid", f"{name}/sigmoid")
         graph.node("Mul", name, value)
     elif layer.kind == "elu":  # max(x, 0) + (exp(min(x, 0)) − 1)
-        zero, one = graph.constant("zero", np.array(0.0)), graph.constant("one", np.array(1.0))
-        graph.node("Min", f"{name}.negative", zero)
-        graph.node("Exp", f"{name}.exp")
-        below = graph.node("Sub", f"{name}.below", one)
-        graph.join("Max", f"{name}.positive", value, zero)
+        zero, one = graph.constant("/zero", np.array(0.0)), graph.constant("/one", np.array(1.0))
+        graph.node("Min", f"{name}/negative", zero)
+        graph.node("Exp", f"{name}/exp")
+        below = graph.node("Sub", f"{name}/below", one)
+        graph.join("Max", f"{name}/positive", value, zero)
         graph.node("Add", name, below)
     else:
         operator, attributes = OPERATORS[layer.kind]
@@ -157,10 +156,10 @@ def _write_sample_norm(graph: Graph, layer: SampleNorm, shape: Shape) -> None:
     name, groups = layer.name, _groups(layer, shape[0])
     eps = layer.layer.options.eps
     after = layer.gamma is not None or layer.beta is not None
-    graph.node("Reshape", f"{name}.groups", graph.shape(groups, prod(shape) // groups))
-    one = graph.constant("one.each", np.ones(1))
-    graph.node("LayerNormalization", f"{name}.normalized", one, axis=2, epsilon=eps)
-    graph.node("Reshape", f"{name}.maps" if after else name, graph.shape(*shape))
+    graph.node("Reshape", f"{name}/groups", graph.shape(groups, prod(shape) // groups))
+    one = graph.constant("/one.each", np.ones(1))
+    graph.node("LayerNormalization", f"{name}/normalized", one, axis=2, epsilon=eps)
+    graph.node("Reshape", f"{name}/maps" if after else name, graph.shape(*shape))
     _write_scale_and_shift(graph, name, layer.gamma, layer.beta, shape)
 
 
@@ -177,18 +176,18 @@ def _groups(layer: SampleNorm, channels: int) -> int:
 def _write_local_response_norm(graph: Graph, layer: spec.LocalResponseNorm, shape: Shape) -> None:
     """x / (k + alpha · mean of x² over `size` neighbouring channels, absent ones as 0)^beta."""
     name, options, value = layer.name, layer.options, graph.value
-    graph.join("Mul", f"{name}.square", value, value)
-    graph.node("Reshape", f"{name}.columns", graph.shape(1, shape[0], prod(shape[1:])))
+    graph.join("Mul", f"{name}/square", value, value)
+    graph.node("Reshape", f"{name}/columns", graph.shape(1, shape[0], prod(shape[1:])))
     before, after = options.size // 2, (options.size - 1) // 2
     graph.node(
         "AveragePool",
-        f"{name}.mean",
+        f"{name}/mean",
         kernel_shape=[options.size, 1],
         pads=[before, 0, after, 0],
         count_include_pad=1,
     )
-    graph.node("Reshape", f"{name}.maps", graph.shape(*shape))
-    graph.node("Mul", f"{name}.alpha", graph.constant(f"{name}.alpha.value", np.array(options.alpha)))
-    graph.node("Add", f"{name}.k", graph.constant(f"{name}.k.value", np.array(options.k)))
-    power = graph.node("Pow", f"{name}.power", graph.constant(f"{name}.beta.value", np.array(options.beta)))
+    graph.node("Reshape", f"{name}/maps", graph.shape(*shape))
+    graph.node("Mul", f"{name}/alpha", graph.constant(f"{name}/alpha.value", np.array(options.alpha)))
+    graph.node("Add", f"{name}/k", graph.constant(f"{name}/k.value", np.array(options.k)))
+    power = graph.node("Pow", f"{name}/power", graph.constant(f"{name}/beta.value", np.array(options.beta)))
     graph.join("Div", name, value, power)

@@ -26,6 +26,8 @@ from core.spec.normalization import (
 
 MAXIMUM_NESTING = 8
 MAXIMUM_LAYERS = 1000
+RESERVED = frozenset(("training", "sequence"))
+"""What torch, or our network, keeps beside the modules that carry the layers' names."""
 
 
 class NormalizationPlace(Named):
@@ -154,6 +156,10 @@ def _refuse_clashes(names: list[str]) -> None:
         raise ValueError(f"has two layers with the name {twice}: give each a name of its own, or none")
     for name in names:
         parts = name.split(".")
+        if not RESERVED.isdisjoint(parts):
+            raise ValueError(
+                f"has a layer {name}, and {' and '.join(sorted(RESERVED))} are words of modules: rename it"
+            )
         parent = next((path for n in range(1, len(parts)) if (path := ".".join(parts[:n])) in taken), None)
         if parent is not None:
             raise ValueError(f"has a layer {parent} and one {name} inside of its name: rename one of them")

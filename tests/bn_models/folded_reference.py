@@ -64,7 +64,9 @@ def _simple(layer, x):
             return _lstm(layer, x)
         case spec.LocalResponseNorm():
             options = layer.options
-            return functional.local_response_norm(x, options.size, options.alpha, options.beta, options.k)
+            channels = x if x.dim() > 2 else x[:, :, None]  # torch takes no vectors
+            normalized = functional.local_response_norm(channels, options.size, options.alpha, options.beta, options.k)
+            return normalized.view_as(x)
         case spec.Activation():
             return getattr(functional, layer.kind)(x)
         case spec.MaxPool2d():

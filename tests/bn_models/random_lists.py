@@ -149,7 +149,9 @@ def _simple(case: Case, layer, x):
             return functional.group_norm(x, groups, parameter("gamma"), parameter("beta"), layer.options.eps)
         case spec.LocalResponseNorm():
             options = layer.options
-            return functional.local_response_norm(x, options.size, options.alpha, options.beta, options.k)
+            channels = x if x.dim() > 2 else x[:, :, None]  # torch takes no vectors
+            normalized = functional.local_response_norm(channels, options.size, options.alpha, options.beta, options.k)
+            return normalized.view_as(x)
         case spec.Activation():
             return getattr(functional, layer.kind)(x)
         case spec.MaxPool2d():
@@ -274,7 +276,18 @@ def _chain(draw, names, shape, longest, depth):
 
 @st.composite
 def _vector_layer(draw, names, shape, depth):
-    choices = ["linear", "linear", "activation", "batch", "batch", "whitening", "layer", "group", "dropout"]
+    choices = [
+        "linear",
+        "linear",
+        "activation",
+        "batch",
+        "batch",
+        "whitening",
+        "layer",
+        "group",
+        "local_response",
+        "dropout",
+    ]
     kind = draw(st.sampled_from(choices + ["residual"] * bool(depth)))
     if kind == "residual":
         body = (*draw(_chain(names, shape, 2, depth - 1)),)

@@ -138,6 +138,16 @@ def test_newtons_iteration_converges_to_the_inverse_square_root_group_by_group()
     assert np.count_nonzero(matrix) <= 9 + 9 + 1
 
 
+def test_newtons_iteration_does_not_blow_up_where_channels_are_copies_of_each_other():
+    signal = np.random.default_rng(0).normal(size=(2, 40))
+    rows = np.cov(np.concatenate([signal] * 4))
+
+    matrix = inverse_square_root(rows, 1e-8, iterations=50)
+
+    whitened = matrix @ (rows + 1e-8 * np.eye(8)) @ matrix.T
+    np.testing.assert_allclose(whitened, np.eye(8), atol=1e-5)
+
+
 def test_whitening_without_a_covariance_is_refused():
     case = case_of((conv("first"), norm()), MAPS)
 

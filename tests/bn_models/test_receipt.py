@@ -84,8 +84,9 @@ def test_a_slow_graph_is_tried_in_fewer_sizes(monkeypatch):
 
     assert tried.batch_invariant
     assert not tried.complete
-    assert tried.sizes[:2] == (1, 2)
-    assert len(tried.sizes) == 2 + receipt.FEWEST_RANDOM_SIZES
+    assert tried.sizes[:4] == (1, 2, 4, 8)
+    assert len(tried.sizes) == 4 + receipt.FEWEST_RANDOM_SIZES
+    assert tried.largest_batch == 8
 
 
 def test_rows_are_answered_in_order_whatever_their_number():

@@ -1,6 +1,7 @@
 """Why a network scores otherwise under batch statistics, the running average and population statistics."""
 
 from collections.abc import Iterator
+from math import prod
 
 import torch
 
@@ -26,6 +27,8 @@ FORGOTTEN_START = 5.0  # updates × momentum after which a running average has f
 FEW_SAMPLES = 1000
 WIDER = 8
 """Batches that are so many times as large have so many times less noise in their moments."""
+LEAST_WIDER = 3
+WIDE_ELEMENTS = 2**28  # of one activation: a job that has trained well must not die of a question about it
 LEAST_ORDERED_ROWS = 16
 ORDERED = 0.5  # of the way from a shuffled order, in which neighbours are alike by chance, to a sorted one
 
@@ -99,12 +102,13 @@ def _of_the_batch(run: Run, statistics: PopulationStatistics, gap: GapReport) ->
         )
     score = _most_different(gap["batch"], gap["population"], run.order.thresholds)
     before = abs(gap["batch"][score] - gap["population"][score])
-    after = abs(_in_wider_batches(run)[score] - gap["population"][score])
+    times, wide = _in_wider_batches(run)
+    after = abs(wide[score] - gap["population"][score]) if wide else before
     if size < training.batch_size or after < before / 2:
-        wider = f" (in batches of {WIDER} times as many rows the {score} differs by {after:.3g}, not {before:.3g})"
+        told = f" (in batches of {times} times as many rows the {score} differs by {after:.3g}, not {before:.3g})"
         worse = gap["batch"]["loss"] > gap["population"]["loss"]
         yield (
-            f"small batch: moments of {size} samples are noisy{wider if size == training.batch_size else ''}",
+            f"small batch: moments of {size} samples are noisy{told if size == training.batch_size else ''}",
             "nothing is to be done for the model: it answers by population statistics, which have no such noise"
             if worse
             else "train with larger batches, or the last steps by population statistics (batch_norm.freeze_last_steps)",
@@ -132,10 +136,15 @@ def _most_different(one: Scores, other: Scores, thresholds: Thresholds) -> str:
     return max(shares, key=shares.__getitem__)
 
 
-def _in_wider_batches(run: Run) -> Scores:
-    data, size = run.data, run.spec.training.batch_size * WIDER
-    bounds = batch_bounds(len(data.test), min(size, len(data.test)), "merge")
-    return scores_under(run.progress.network, data, data.test, bounds, batch_statistics(run.progress.network))
+def _in_wider_batches(run: Run) -> tuple[int, Scores | None]:
+    """(how many times as wide, scores); None where wider batches do not fit the memory or the test split."""
+    data, network, size = run.data, run.progress.network, run.spec.training.batch_size
+    widest = max(prod(item.output_shape) for item in flat(network.placed))
+    times = min(WIDER, WIDE_ELEMENTS // (widest * size), len(data.test) // size)
+    if times < LEAST_WIDER:
+        return times, None
+    bounds = batch_bounds(len(data.test), times * size, "merge")
+    return times, scores_under(network, data, data.test, bounds, batch_statistics(network))
 
 
 def _weight_of_updates(layer: Statistical) -> float:

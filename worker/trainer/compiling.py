@@ -56,7 +56,7 @@ class Compiled:
 
     def __init__(self, network: Network) -> None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder(Path(tempfile.gettempdir())))
-        torch._inductor.config.cpp.cxx = ((compiler() or "").partition(" ")[0],)
+        torch._inductor.config.cpp.cxx = (None, (compiler() or "").partition(" ")[0])
         torch._inductor.config.compile_threads = 1  # no pool of processes that would outlive the trainer
         torch._dynamo.config.automatic_dynamic_shapes = False
         self._network = network

@@ -1,65 +1,67 @@
-"""The passes of a small dense network by hand: autograd's kernels in autograd's order, so with autograd's bits.
+"""The passes of common networks by hand: autograd's kernels in autograd's order, so with autograd's bits.
 
 On a network like the paper's (784-100-100-100-10) autograd's own work, building a graph and walking it,
 takes about as long as the matrix products. Here each layer calls the forward kernel that its module would
-call, and the backward kernel of its derivative formula (torch's derivatives.yaml), the products into
-tensors that are allocated once. tests/worker/trainer/test_direct.py holds both ways to the same bits.
+call, and the backward kernel of its derivative formula (torch's derivatives.yaml), products into tensors
+that are allocated once, activations and their gradients in place. Layers that are not written out go
+through autograd one by one. tests/worker/trainer/test_direct.py holds both ways to the same bits.
 """
-
-from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import grad
-from torch.nn import functional
 
+from bn_models.architecture import Placed
 from bn_models.networks import Network
 from bn_models.normalization import BatchNorm
 from core.spec import JobSpec
 from core.spec import layers as spec
-from core.spec.layers import ActivationKind, Layer
-from worker.trainer.evaluation import loss_of
+from core.spec.layers import Layer
+from worker.trainer.heads import AnyLoss, CrossEntropy, Head
+from worker.trainer.parts import (
+    ActivationPart,
+    BatchNormPart,
+    Conv2dPart,
+    FlattenPart,
+    LinearPart,
+    MaxPoolPart,
+    ModulePart,
+    Part,
+    ResidualPart,
+)
 
-_aten = torch.ops.aten
-_MEAN, _NO_IGNORED_CLASS = 1, -100  # of nll_loss, as cross_entropy calls it
-
-
-class Part(Protocol):
-    """One layer. `backward` is of the last `forward`; it may write over `gradient`, and sets its parameters' own."""
-
-    def forward(self, x: Tensor) -> Tensor: ...
-
-    def backward(self, gradient: Tensor) -> Tensor: ...
-
-
-class Head(Protocol):
-    """The loss of one batch."""
-
-    loss: Tensor
-
-    def backward(self) -> Tensor:
-        """Its gradient by the network's outputs."""
-        ...
+_LAYERS = (
+    spec.Linear
+    | spec.Conv2d
+    | spec.Flatten
+    | spec.Activation
+    | spec.BatchNorm
+    | spec.Dropout
+    | spec.MaxPool2d
+    | spec.AveragePool2d
+    | spec.GlobalAveragePool2d
+)
+OWNERS = spec.Linear | spec.Conv2d | spec.BatchNorm | spec.Residual
+"""They give a tensor of its own, which their backward pass does not need."""
 
 
 def is_direct(network: Network, job: JobSpec, device: torch.device) -> bool:
-    """Can the passes of this network be written by hand? To be asked again when a layer was frozen."""
+    """Is it made of such layers alone, and trained in float32 on a CPU?"""
     simple = device.type == "cpu" and job.training.precision == "float32" and not job.training.compile
-    dense = any(isinstance(layer, spec.Linear) for layer in network.layers)
-    return simple and dense and all(_has_part(network, layer) for layer in network.layers)
+    learns = next((layer for layer in network.layers if _has_parameters(network, layer)), None)
+    begins = isinstance(learns, _LAYERS)  # inside of a residual block something learns below
+    return simple and begins and all(_is_simple(layer) for layer in network.layers)
 
 
-def _has_part(network: Network, layer: Layer) -> bool:
-    match layer:
-        case spec.Linear() | spec.Flatten() | spec.Activation():
-            return True
-        case spec.BatchNorm(options=options):
-            # A cumulative average has another factor each time; ghost batches are cut and joined.
-            module = _batch_norm(network, layer.name)
-            return options.momentum is not None and options.virtual_batch_size is None and not module.frozen
-        case _:
-            return False
+def _is_simple(layer: Layer) -> bool:
+    if isinstance(layer, spec.Residual):
+        return all(_is_simple(inner) for inner in (*layer.body, *layer.shortcut))
+    return isinstance(layer, _LAYERS)
+
+
+def _has_parameters(network: Network, layer: Layer) -> bool:
+    if isinstance(layer, spec.Residual):
+        return any(_has_parameters(network, inner) for inner in (*layer.body, *layer.shortcut))
+    return any(True for _ in network.get_submodule(layer.name).parameters())
 
 
 class DirectPasses:
@@ -102,175 +104,45 @@ class DirectPasses:
 
 def _first_that_learns(network: Network) -> int:
     """Below it nobody asks for a gradient."""
-    learns = (any(True for _ in network.get_submodule(layer.name).parameters()) for layer in network.layers)
-    return next(position for position, one in enumerate(learns) if one)
+    return next(position for position, layer in enumerate(network.layers) if _has_parameters(network, layer))
 
 
 def _parts(network: Network, rows: int) -> tuple[Part, ...]:
     first = _first_that_learns(network)
-    return tuple(_part(network, layer, rows, position > first) for position, layer in enumerate(network.layers))
+    return _sequence(network, network.placed, rows, first)
 
 
-def _part(network: Network, layer: Layer, rows: int, learns_below: bool) -> Part:
-    match layer:
+def _sequence(network: Network, placed: tuple[Placed, ...], rows: int, first: int = -1) -> tuple[Part, ...]:
+    """`first`: the position of the first layer that learns; -1: something below them does."""
+    before: tuple[Placed | None, ...] = (None, *placed)
+    return tuple(
+        _part(network, item, rows, position > first, one is not None and isinstance(one.layer, OWNERS))
+        for position, (one, item) in enumerate(zip(before, placed, strict=False))
+    )
+
+
+def _part(network: Network, placed: Placed, rows: int, learns_below: bool, in_place: bool) -> Part:
+    module = network.get_submodule(placed.layer.name)
+    match placed.layer:
         case spec.Linear():
-            return LinearPart(network.get_submodule(layer.name), rows, learns_below)
-        case spec.BatchNorm():
-            return BatchNormPart(_batch_norm(network, layer.name), learns_below)
+            return LinearPart(module, rows, learns_below)
+        case spec.Conv2d() if isinstance(module, nn.Conv2d):
+            return Conv2dPart(module, learns_below)
         case spec.Activation(kind=kind):
-            return ActivationPart(kind)
-        case _:
+            return ActivationPart(kind, in_place)
+        case spec.Flatten():
             return FlattenPart()
+        case spec.MaxPool2d() if isinstance(module, nn.MaxPool2d):
+            return MaxPoolPart(module)
+        case spec.Residual():
+            body, shortcut = (_sequence(network, branch, rows) for branch in placed.inside)
+            return ResidualPart(body, shortcut)
+        case spec.BatchNorm() if isinstance(module, BatchNorm) and _is_ordinary(module):
+            return BatchNormPart(module, learns_below)
+        case _:
+            return ModulePart(module, learns_below)
 
 
-def _batch_norm(network: Network, name: str) -> BatchNorm:
-    module = network.get_submodule(name)
-    if not isinstance(module, BatchNorm):
-        raise TypeError(f"{name} is no batch norm")
-    return module
-
-
-class LinearPart:
-    """y = x Wᵀ + b."""
-
-    def __init__(self, module: nn.Module, rows: int, learns_below: bool) -> None:
-        weight, bias = module.weight, module.bias
-        assert isinstance(weight, Tensor) and weight.grad is not None
-        self._weight, self._transposed, self._weight_gradient = weight, weight.t(), weight.grad
-        self._bias = bias if isinstance(bias, Tensor) else None
-        outputs, inputs = weight.shape
-        self._y = torch.empty(rows, outputs)
-        self._x_gradient = torch.empty(rows, inputs) if learns_below else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        self._x = x
-        if self._bias is None:
-            return torch.mm(x, self._transposed, out=self._y)
-        return torch.addmm(self._bias, x, self._transposed, out=self._y)
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        torch.mm(gradient.t(), self._x, out=self._weight_gradient)
-        if self._bias is not None:
-            torch.sum(gradient, 0, out=self._bias.grad)
-        if self._x_gradient is None:
-            return gradient
-        return torch.mm(gradient, self._weight, out=self._x_gradient)
-
-
-class BatchNormPart:
-    """Moves the running average as its module does."""
-
-    def __init__(self, module: BatchNorm, learns_below: bool) -> None:
-        self._module, self._eps = module, module.eps
-        self._factor = 0.0 if module.momentum is None else module.momentum
-        self._gamma, self._beta = module.gamma, module.beta
-        self._mask = [learns_below, module.gamma is not None, module.beta is not None]
-
-    def forward(self, x: Tensor) -> Tensor:
-        module = self._module
-        module.updates += 1
-        mean, variance = module.running_mean, module.running_var
-        y, self._mean, self._deviation = torch.native_batch_norm(
-            x, self._gamma, self._beta, mean, variance, True, self._factor, self._eps
-        )
-        self._x = x
-        return y
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        module, gamma, beta = self._module, self._gamma, self._beta
-        x_gradient, gamma_gradient, beta_gradient = _aten.native_batch_norm_backward.default(
-            gradient,
-            self._x,
-            gamma,
-            module.running_mean,
-            module.running_var,
-            self._mean,
-            self._deviation,
-            True,
-            self._eps,
-            self._mask,
-        )
-        if gamma is not None:
-            gamma.grad.copy_(gamma_gradient)
-        if beta is not None:
-            beta.grad.copy_(beta_gradient)
-        return x_gradient if self._mask[0] else gradient
-
-
-class ActivationPart:
-    def __init__(self, kind: ActivationKind) -> None:
-        self._forward, self._derivative, self._of_result = _ACTIVATIONS[kind]
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self._forward(x)
-        self._saved = y if self._of_result else x
-        return y
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        return self._derivative(gradient, self._saved)
-
-
-class FlattenPart:
-    def forward(self, x: Tensor) -> Tensor:
-        self._shape = x.shape
-        return x.flatten(1)
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        return gradient.view(self._shape)
-
-
-class CrossEntropy:
-    """Mean cross-entropy of logits, as torch composes it of log-softmax and negative log-likelihood."""
-
-    def __init__(self, logits: Tensor, targets: Tensor) -> None:
-        self._targets = targets
-        self._logarithms = torch.log_softmax(logits, 1)
-        self.loss, self._total = _aten.nll_loss_forward.default(
-            self._logarithms, targets, None, _MEAN, _NO_IGNORED_CLASS
-        )
-
-    def backward(self) -> Tensor:
-        gradient = _aten.nll_loss_backward.default(
-            torch.ones_like(self.loss), self._logarithms, self._targets, None, _MEAN, _NO_IGNORED_CLASS, self._total
-        )
-        result: Tensor = _aten._log_softmax_backward_data.default(gradient, self._logarithms, 1, torch.float32)
-        return result
-
-
-class AnyLoss:
-    """Every other loss by autograd, whose graph is two or three nodes here."""
-
-    def __init__(self, outputs: Tensor, targets: Tensor, smoothing: float) -> None:
-        with torch.enable_grad():
-            self._outputs = outputs.detach().requires_grad_()
-            self._loss = loss_of(self._outputs, targets, smoothing)
-        self.loss = self._loss.detach()
-
-    def backward(self) -> Tensor:
-        (gradient,) = grad(self._loss, self._outputs)
-        return gradient
-
-
-_Backward = Callable[[Tensor, Tensor], Tensor]
-
-
-def _in_place(kernel: Callable[..., Tensor], *options: object) -> _Backward:
-    """A derivative that writes its result over the gradient it is given."""
-    return lambda gradient, saved: kernel(gradient, saved, *options, grad_input=gradient)
-
-
-def _elu_backward(gradient: Tensor, x: Tensor) -> Tensor:
-    result: Tensor = _aten.elu_backward.grad_input(gradient, 1.0, 1.0, 1.0, False, x, grad_input=gradient)
-    return result
-
-
-_ACTIVATIONS: dict[ActivationKind, tuple[Callable[[Tensor], Tensor], _Backward, bool]] = {
-    "relu": (torch.relu, _in_place(_aten.threshold_backward.grad_input, 0.0), True),
-    "sigmoid": (torch.sigmoid, _in_place(_aten.sigmoid_backward.grad_input), True),
-    "tanh": (torch.tanh, _in_place(_aten.tanh_backward.grad_input), True),
-    "gelu": (functional.gelu, _in_place(_aten.gelu_backward.grad_input), False),
-    "silu": (functional.silu, _in_place(_aten.silu_backward.grad_input), False),
-    "leaky_relu": (functional.leaky_relu, _in_place(_aten.leaky_relu_backward.grad_input, 0.01, False), False),
-    "elu": (functional.elu, _elu_backward, False),
-}
-"""Forward kernel, derivative, and whether that is of the result (else of the input); constants are torch's defaults."""
+def _is_ordinary(module: BatchNorm) -> bool:
+    """Ghost batches are cut and joined, the factor of a cumulative average falls, a frozen layer moves nothing."""
+    return module.momentum is not None and module.ghost_rows is None and not module.frozen

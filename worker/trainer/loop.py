@@ -7,12 +7,14 @@ So a run that resumes at any step goes on with the same bits.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from bn_models.guard import RunningGuard
 from bn_models.randomness import derive_seed
-from core.errors import StorageFailed
+from core.errors import StorageAway, StorageFailed
 from worker.messages import CheckpointWritten, Command
 from worker.trainer import checkpoint
 from worker.trainer.batches import Batches
@@ -47,7 +49,8 @@ class Loop:
         self._spec, self._training = run.spec, run.spec.training
         self._progress, self._reporter = run.progress, run.reporter
         self._network = run.progress.network
-        self._meter = meter_for(run.device, run.progress.optimizer, run.reporter)
+        self._guard = RunningGuard(self._network)
+        self._meter = meter_for(run.device, run.progress.optimizer, run.reporter, self._guard)
         self._generator = generator_of(run.device)
         self._step_seed = derive_seed(self._training.seed, "step")
         self._batches = Batches(run.data.training, run.spec.training)
@@ -62,7 +65,7 @@ class Loop:
         """Trains to the end, and gives None; or to the step boundary at which a command came, and gives that.
 
         Raises JobFailed("non_finite_loss") before the update that such a loss would make, StorageFailed
-        when checkpoints can not be written time after time.
+        when checkpoints can not be written time after time, JobFailed("storage_error") when the store is away.
         """
         progress, reporter = self._progress, self._reporter
         self._network.train()
@@ -117,6 +120,7 @@ class Loop:
     def _step(self, step: int) -> None:
         inputs, targets = self._batches.of(step)
         self._generator.manual_seed(mix(self._step_seed, step))
+        self._guard.snapshot()
         loss = self._passes.forward(inputs, targets)
         self._meter.check(step, loss)
         norm = self._limited(self._passes.backward())
@@ -146,7 +150,9 @@ class Loop:
             best = self._evaluate(step)
             last = last or progress.monitor.exhausted
         progress.complete = last
-        if last or best or step % training.checkpoint_every == 0:
+        patience = self._run.patience
+        periodic = (best or step % training.checkpoint_every == 0) and not patience.waiting
+        if last or periodic or patience.due:
             self._checkpoint(best)
 
     def _evaluate(self, step: int) -> bool:
@@ -168,23 +174,31 @@ class Loop:
         return best
 
     def _checkpoint(self, best: bool) -> None:
-        """A disk may be full for a while: training goes on without this checkpoint, but not for ever."""
+        """A store may be full or away for a while: training goes on without this checkpoint, but not for ever."""
         error = self._save(best)
+        if isinstance(error, StorageAway):
+            self._run.patience.missed(error)
+            return
         self._missed = 0 if error is None else self._missed + 1
         if error is not None and self._missed == MISSED_CHECKPOINTS:
             text = f"{MISSED_CHECKPOINTS} checkpoints in a row could not be written: {error.message}"
             raise StorageFailed(f"{text}; see to the storage, then retry") from error
 
     def _save(self, best: bool) -> StorageFailed | None:
-        """Writes and tells of a checkpoint; the error, told as a warning, when the store refuses it."""
+        """Writes and tells of a checkpoint; the error when the store is away, or refuses it, which is told as a
+        warning. What stands for the whole training is worth waiting for."""
         run, progress = self._run, self._progress
         with self._not_counted():
             self._flush(time.monotonic())  # first the points up to this step, then the checkpoint that stands for them
             snapshot = checkpoint.capture(
                 progress, run.spec, fingerprint(run.device, run.spec), self._batches.epoch, self._rate
             )
+            write = partial(checkpoint.write, run.store, run.order.job_id, run.order.fence, snapshot)
             try:
-                reference = checkpoint.write(run.store, run.order.job_id, run.order.fence, snapshot)
+                reference = run.patience.insist(write) if progress.complete else write()
+                run.patience.answered()
+            except StorageAway as error:
+                return error
             except StorageFailed as error:
                 run.reporter.log("warning", f"no checkpoint of step {progress.step}: {error.message}")
                 return error
@@ -198,7 +212,9 @@ class Loop:
         """For every command, cancel included: whoever cancelled, or set a deadline, may want what there is.
         One of this very step stays as it is, for it may be marked as the best."""
         if self._progress.step != self._saved_step:
-            self._save(best=False)
+            error = self._save(best=False)
+            if isinstance(error, StorageAway):
+                self._reporter.log("warning", f"no checkpoint of step {self._progress.step}: {error.message}")
         self._flush(time.monotonic())
 
     def _flush(self, now: float) -> None:

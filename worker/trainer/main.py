@@ -11,6 +11,7 @@ from typing import get_args
 import setproctitle
 
 from worker.messages import CheckpointReference, Command, Message, Order, Thresholds, encode
+from worker.trainer.memory import keep_freed_memory
 from worker.trainer.reporting import SinkClosed
 from worker.trainer.session import train
 
@@ -26,6 +27,7 @@ def run(connection: Connection, order_json: bytes) -> None:
     """
     with suppress(OSError):
         os.setsid()  # a group of its own, so that a supervisor can end it with all that it started
+    keep_freed_memory()
     order = decode_order(order_json)
     setproctitle.setproctitle(f"evenkeel: trainer {order.job_id}")
     pipe = Pipe(connection)

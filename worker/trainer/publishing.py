@@ -41,19 +41,19 @@ def publish(
     network, data = run.progress.network, run.data
     statistics = trained.statistics or running_average(network, run.spec.training.batch_size)
     outputs = data.output_scaling or OutputScaling(0.0, 1.0)
-    state = {name: value.detach().double().cpu().numpy() for name, value in network.named_parameters()}
+    state = {name: value.detach().cpu().numpy() for name, value in network.named_parameters()}
     folded = fold(network.layers, state, statistics)
     digests = _digests(run, trained)
     metadata = {name: digest for name, digest in digests.items() if digest is not None}
     onnx = write_onnx(folded, data.facts.input_shape, data.input_scaling, data.facts.task, outputs, metadata)
     parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs)
     artifacts = {
-        "onnx": run.store.put_content(onnx, ".onnx"),
-        "safetensors": run.store.put_content(write_safetensors(network, statistics, metadata), ".safetensors"),
-        "probe": run.store.put_content(_probe(parity.reference), ".safetensors"),
+        "onnx": _put(run, onnx, ".onnx"),
+        "safetensors": _put(run, write_safetensors(network, statistics, metadata), ".safetensors"),
+        "probe": _put(run, _probe(parity.reference), ".safetensors"),
     }
     card = _card(run, trained, digests, parity, artifacts) | (lineage or {})
-    artifacts["card"] = run.store.put_content(canonical_json(card), ".json")
+    artifacts["card"] = _put(run, canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
 
 
@@ -61,6 +61,10 @@ def _probe(reference: Reference) -> bytes:
     """What `verify` runs again: rows in the data's own units (float32), and what the unfolded network makes of
     them in float64."""
     return safetensors.numpy.save({"rows": reference.rows, "outputs": reference.outputs.astype(np.float64)})
+
+
+def _put(run: Run, content: bytes, suffix: str) -> Artifact:
+    return run.patience.insist(lambda: run.store.put_content(content, suffix))
 
 
 def _digests(run: Run, trained: Trained) -> dict[str, str | None]:

@@ -38,6 +38,7 @@ from worker.trainer.layout import arrange
 from worker.trainer.measuring import Trained, measure_population
 from worker.trainer.monitor import Monitor
 from worker.trainer.optimization import build_optimizer
+from worker.trainer.patience import Patience
 from worker.trainer.publishing import publish
 from worker.trainer.reporting import Reporter
 from worker.trainer.results import result_of
@@ -92,7 +93,8 @@ def recalibrate(
         raise ValueError("the spec asks for no recalibration")
     reporter.sink.send(Started(fingerprint(device, spec), 0))
     reporter.begin("loading")
-    base = _base(store, wanted)
+    patience = Patience(order.storage_patience_seconds, reporter)
+    base = _base(store, patience, wanted)
     progress = _trained_progress(spec, base, wanted, device)
     begin("preparing_data")
     fresh = prepare(spec.dataset, DataFolder(Path(order.data_dir), order.data_mirror_url), device, base.scalings)
@@ -100,7 +102,7 @@ def recalibrate(
     data = replace(
         fresh, facts=base.facts, labels=base.labels, columns=base.columns, output_scaling=base.scalings.outputs
     )
-    run = Run(order, spec, device, data, progress, store, reporter)
+    run = Run(order, spec, device, data, progress, store, patience, reporter)
     begin("population_statistics")
     statistics, population = measure_population(run)
     begin("evaluating")
@@ -112,9 +114,9 @@ def recalibrate(
     return Finished({**result_of(run, trained, 0, 0.0), **lineage}, card, artifacts)
 
 
-def _base(store: ArtifactStore, wanted: RecalibrationSpec) -> Base:
-    card = json.loads(store.get(wanted.card.name, wanted.card.sha256))
-    content = store.get(wanted.safetensors.name, wanted.safetensors.sha256)
+def _base(store: ArtifactStore, patience: Patience, wanted: RecalibrationSpec) -> Base:
+    card = json.loads(patience.insist(lambda: store.get(wanted.card.name, wanted.card.sha256)))
+    content = patience.insist(lambda: store.get(wanted.safetensors.name, wanted.safetensors.sha256))
     try:
         tensors, facts = load(content), _metadata(content)
     except (SafetensorError, KeyError, ValueError) as error:

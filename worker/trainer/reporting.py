@@ -14,6 +14,14 @@ class SinkClosed(Exception):
     """Nobody takes messages any more."""
 
 
+class Interrupted(Exception):
+    """A command was obeyed; nothing more is to be done."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command)
+        self.command: Command = command
+
+
 class Sink(Protocol):
     """The other end: a pipe to the supervisor, or a list in a test."""
 

@@ -9,6 +9,7 @@ from core.spec import JobSpec
 from worker.messages import Order
 from worker.trainer.checkpoint import Progress
 from worker.trainer.data import Data
+from worker.trainer.patience import Patience
 from worker.trainer.reporting import Reporter
 
 
@@ -22,4 +23,5 @@ class Run:
     data: Data
     progress: Progress
     store: ArtifactStore
+    patience: Patience
     reporter: Reporter

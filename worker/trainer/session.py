@@ -10,10 +10,10 @@ import torch
 from bn_models.architecture import layers_of
 from bn_models.networks import build
 from core.artifacts import ArtifactStore
-from core.errors import EvenkeelError, JobFailed, StorageFailed
+from core.errors import EvenkeelError, JobFailed, StorageAway, StorageFailed
 from core.spec import JobSpec
 from core.states import Phase
-from worker.messages import Command, Failed, Finished, Order, Started, Stopped
+from worker.messages import Failed, Finished, GivenBack, Order, Started, Stopped
 from worker.trainer import checkpoint
 from worker.trainer.checkpoint import Progress
 from worker.trainer.data import prepare
@@ -24,27 +24,24 @@ from worker.trainer.loop import Loop
 from worker.trainer.measuring import measure_and_evaluate
 from worker.trainer.monitor import Monitor
 from worker.trainer.optimization import build_optimizer
+from worker.trainer.patience import Patience
 from worker.trainer.publishing import publish
 from worker.trainer.recalibration import recalibrate
-from worker.trainer.reporting import Reporter, Sink, SinkClosed
+from worker.trainer.reporting import Interrupted, Reporter, Sink, SinkClosed
 from worker.trainer.results import result_of
 from worker.trainer.run import Run
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
-class Interrupted(Exception):
-    """A command was obeyed; nothing more is to be done."""
-
-    def __init__(self, command: Command) -> None:
-        super().__init__(command)
-        self.command: Command = command
+class NotNow(Exception):
+    """This attempt can not begin, through no fault of the job's."""
 
 
 def train(order: Order, sink: Sink) -> None:
     """Trains, measures, evaluates and exports what `order` asks for, and tells `sink` all of it.
 
-    The last message is Finished, Stopped or Failed. Raises SinkClosed when nobody listens any more.
+    The last message is Finished, Stopped, GivenBack or Failed. Raises SinkClosed when nobody listens any more.
     """
     reporter = Reporter(sink)
     try:
@@ -55,6 +52,8 @@ def train(order: Order, sink: Sink) -> None:
     except Interrupted as stop:
         reporter.flush()
         sink.send(Stopped(stop.command, reporter.step))
+    except NotNow as reason:
+        sink.send(GivenBack(str(reason)))
     except SinkClosed:
         raise
     except Exception as error:
@@ -95,7 +94,8 @@ def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Rep
 
     begin("preparing_data")
     data = prepare(spec.dataset, DataFolder(Path(order.data_dir), order.data_mirror_url), device)
-    run = Run(order, spec, device, data, progress, store, reporter)
+    patience = Patience(order.storage_patience_seconds, reporter)
+    run = Run(order, spec, device, data, progress, store, patience, reporter)
 
     loop = Loop(run)
     if spec.training.compile:
@@ -116,8 +116,12 @@ def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Rep
 
 
 def _load(order: Order, spec: JobSpec, device: torch.device, store: ArtifactStore, reporter: Reporter) -> Progress:
-    """Network and optimizer, fresh or as the newest readable checkpoint has them."""
-    snapshot, warnings = checkpoint.newest(store, order.checkpoints, spec)
+    """Network and optimizer, fresh or as the newest readable checkpoint has them. Raises NotNow when the store can
+    not be asked for it: to begin anew then would throw away what it may well have."""
+    try:
+        snapshot, warnings = checkpoint.newest(store, order.checkpoints, spec)
+    except StorageAway as error:
+        raise NotNow(f"no checkpoint can be read now, and none is lost: {error.message}") from error
     here = fingerprint(device, spec)
     reporter.step = snapshot.step if snapshot else 0
     reporter.sink.send(Started(here, reporter.step))

@@ -1,5 +1,6 @@
 """Forward and backward pass of one step: by autograd, compiled, or by hand where that gives the same bits."""
 
+import itertools
 from typing import Protocol
 
 import torch
@@ -7,8 +8,10 @@ from torch import Tensor
 
 from bn_models.networks import Network
 from core.spec import JobSpec
+from core.spec import layers as spec
+from core.spec.layers import Layer
 from worker.trainer.compiling import Forward
-from worker.trainer.direct import DirectPasses, is_direct
+from worker.trainer.direct import OWNERS, DirectPasses, is_direct
 from worker.trainer.evaluation import loss_of
 
 
@@ -25,13 +28,54 @@ class Passes(Protocol):
         ...
 
 
-def passes_for(network: Network, spec: JobSpec, device: torch.device, forward: Forward) -> Passes:
+def passes_for(network: Network, job: JobSpec, device: torch.device, forward: Forward) -> Passes:
     """`forward` is the network itself, or what became of it by compilation."""
-    training = spec.training
-    if is_direct(network, spec, device):
+    training = job.training
+    if is_direct(network, job, device):
         return DirectPasses(network, training.label_smoothing)
     autocast = device.type if training.precision == "bf16" else None
+    forward = forward if training.compile else InPlace(network)
     return AutogradPasses(list(network.parameters()), forward, training.label_smoothing, autocast)
+
+
+class InPlace:
+    """A network in training, whose ReLUs write over the maps they are given where nobody else needs these.
+
+    The same bits, and a twentieth less time of a convnet. Only for the passes of a step: who looks at
+    single layers, or keeps what one gave, finds the modules as they always are.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._modules = [network.get_submodule(name) for name in _rectifiers(network.layers)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._set(True)
+        try:
+            outputs: Tensor = self._network(x)
+            return outputs
+        finally:
+            self._set(False)
+
+    def _set(self, in_place: bool) -> None:
+        for module in self._modules:
+            module.__dict__["inplace"] = in_place  # past Module.__setattr__, which looks for parameters
+
+
+def _rectifiers(layers: tuple[Layer, ...]) -> list[str]:
+    """The ReLUs that follow a layer whose output is a tensor of its own which its backward pass does not need."""
+    names: list[str] = []
+    for before, layer in itertools.pairwise((None, *layers)):
+        match layer:
+            case spec.Activation(kind="relu") if isinstance(before, OWNERS):
+                names.append(layer.name)
+            case spec.Residual():
+                names += _rectifiers(layer.body) + _rectifiers(layer.shortcut)
+            case spec.Parallel():
+                names += [name for branch in layer.branches for name in _rectifiers(branch)]
+            case _:
+                pass
+    return names
 
 
 class AutogradPasses:

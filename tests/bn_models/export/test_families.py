@@ -41,6 +41,7 @@ NORMALIZATIONS = {
     "whitening-before": {"kind": "whitening", "group_size": 4},
     "whitening-after": {"kind": "whitening", "group_size": 4, "affine": False, **AFTER},
     "layer": {"kind": "layer"},
+    "local-response-before": {"kind": "local_response", **BEFORE},
     "group-after": {"kind": "group", "groups": 1, **AFTER},
 }
 CASES = [

@@ -106,6 +106,8 @@ def test_a_corrupt_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path):
 def test_without_any_usable_checkpoint_training_begins_again_with_a_warning(tmp_path: Path):
     lost = CheckpointReference("checkpoints/job_test/000000000020-1.safetensors", "0" * 64, 10, 20)
 
+    (tmp_path / "artifacts").mkdir()
+
     sink = ListSink()
     train(order_for(tmp_path, digits_spec(), (lost,), fence=2), sink)
 
