@@ -11,6 +11,7 @@ from core.spec.job import JobSpec
 from core.spec.layers import Layer
 from core.spec.network import SequentialSpec
 from core.spec.normalization import WhiteningOptions
+from core.spec.order import CLASS_ORDERS
 
 SMALL_BATCH = 8  # below it, batch statistics are noisy enough to be worth a warning
 FORGOTTEN_START = 5.0  # updates × momentum after which a running average has forgotten its start (e^-5)
@@ -27,6 +28,11 @@ def doubts(spec: JobSpec, layers: tuple[Layer, ...], placed: tuple[Placed, ...])
         )
     if not statistical(placed):
         return
+    if spec.training.order.kind in CLASS_ORDERS:
+        yield (
+            f"training.order {spec.training.order.kind} makes batches of one class, whose statistics are not those of "
+            "the data: shuffle, unless that is what is to be seen"
+        )
     yield from _of_small_batches(spec)
     yield from _of_whitening(spec, placed)
     yield from _of_running_averages(spec, placed)

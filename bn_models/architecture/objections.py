@@ -14,6 +14,7 @@ from core.spec.job import JobSpec
 from core.spec.layers import Layer
 from core.spec.network import ConvNetSpec, SequentialSpec
 from core.spec.normalization import AffineOptions, LayerNormalization
+from core.spec.order import CLASS_ORDERS, ByShard
 from core.spec.sequential import NormalizationPlace
 
 Placing = tuple[Placed, ...]
@@ -37,6 +38,12 @@ def _of_the_task(spec: JobSpec) -> Iterator[FieldProblem]:
         if training.label_smoothing > 0.0:
             message = f"smooths class labels, and {source_name} is a regression: set it to 0"
             yield FieldProblem("/training/label_smoothing", "needs_classes", message)
+        if training.label_noise > 0.0:
+            message = f"replaces class labels, and {source_name} is a regression: set it to 0"
+            yield FieldProblem("/training/label_noise", "needs_classes", message)
+        if training.order.kind in CLASS_ORDERS:
+            message = f"is {training.order.kind}, and {source_name} has no classes: use shuffled or by_shard"
+            yield FieldProblem("/training/order/kind", "needs_classes", message)
         if training.early_stopping is not None and training.early_stopping.metric == "validation/accuracy":
             message = f"is an accuracy, and {source_name} is a regression: use validation/loss"
             yield FieldProblem("/training/early_stopping/metric", "needs_classes", message)
@@ -54,6 +61,8 @@ def _of_the_data(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
         remedy = f"set at most {rows}" if rows else "hold less out for validation and test"
         message = f"is {batch_size}, and the training split has {rows} rows: {remedy}"
         yield FieldProblem("/training/batch_size", "larger_than_training_split", message)
+    yield from _of_the_order(spec, rows)
+    yield from _of_the_augmentation(spec)
     samples = spec.population.samples
     if not statistical(placed) or samples is None or spec.population.estimator == "running_average":
         return
@@ -64,6 +73,31 @@ def _of_the_data(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
             f"(two, and one batch of {batch_size}): set at least {least}, or null for all"
         )
         yield FieldProblem("/population/samples", "too_few_samples", message)
+
+
+def _of_the_order(spec: JobSpec, rows: int) -> Iterator[FieldProblem]:
+    order = spec.training.order
+    if isinstance(order, ByShard) and order.shards > rows:
+        message = f"is {order.shards}, and the training split has {rows} rows: set at most {rows}"
+        yield FieldProblem("/training/order/shards", "more_than_rows", message)
+
+
+def _of_the_augmentation(spec: JobSpec) -> Iterator[FieldProblem]:
+    augmentation, shape = spec.training.augmentation, spec.dataset.facts.input_shape
+    if augmentation is None:
+        return
+    if len(shape) != 3:
+        message = f"changes images, and {spec.dataset.source} has none: set it to null"
+        yield FieldProblem("/training/augmentation", "needs_images", message)
+        return
+    side = min(shape[1:])
+    for field in ("crop", "cutout"):
+        pixels = getattr(augmentation, field)
+        if pixels is not None and pixels >= side:
+            message = (
+                f"is {pixels} pixels, and images of {spec.dataset.source} have {side} a side: set at most {side - 1}"
+            )
+            yield FieldProblem(f"/training/augmentation/{field}", "larger_than_image", message)
 
 
 def _of_the_network(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:

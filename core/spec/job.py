@@ -7,6 +7,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from core.spec.base import NAME, MetadataKey, MetadataValue, Name, Spec
 from core.spec.data import DatasetSpec
+from core.spec.evaluation import EvaluationSpec
 from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
@@ -41,6 +42,7 @@ class JobSpec(Spec):
     schedule: ScheduleSpec = ConstantSchedule()
     training: TrainingSpec = TrainingSpec()
     population: PopulationSpec = PopulationSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
     resources: ResourcesSpec = ResourcesSpec()
     publish: PublishSpec | None
     """Absent: a version under the job's name. Null: nothing is exported."""

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from core.spec.augmentation import AugmentationSpec
 from core.spec.base import Flag, Fraction, PositiveInt, Spec
+from core.spec.order import OrderSpec, ShuffledOrder
 
 Rate = Annotated[float, Field(strict=True, gt=0.0, le=1e6)]
 Beta = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
@@ -107,6 +109,13 @@ class TrainingSpec(Spec):
     """Steps between evaluations on the validation and test splits; the last step is always evaluated."""
     checkpoint_every: PositiveInt = 1000
     """Steps between checkpoints; one is always written after the last step."""
+    order: OrderSpec = ShuffledOrder()
+    """A kind alone stands for the object with its defaults: `shuffled`, `fixed_batches` (the same batches every
+    epoch), `class_sorted`, `class_per_batch`, `by_shard`."""
+    augmentation: AugmentationSpec | None = None
+    """Of the images of training batches; null: none."""
+    label_noise: Fraction = 0.0
+    """This share of the training labels is replaced by another class, once, drawn from the seed."""
     label_smoothing: Fraction = 0.0
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16`: autocast to bfloat16; weights and statistics stay float32."""

@@ -10,6 +10,7 @@ from bn_models.networks import Network
 from bn_models.normalization import Statistical, batch_statistics, normalizations
 from bn_models.population import PopulationStatistics
 from core.spec import layers as words
+from core.spec.order import CLASS_ORDERS
 from worker.messages import Thresholds
 from worker.trainer.data import Data
 from worker.trainer.evaluation import Scores, scores_under
@@ -46,12 +47,22 @@ def differ(one: Scores, other: Scores, thresholds: Thresholds, rows: int) -> boo
 def explain(run: Run, statistics: PopulationStatistics, gap: GapReport, pairs: Pairs) -> list[Cause]:
     """What explains that the scores of these pairs differ, likeliest first; at least one cause."""
     served_running = statistics.estimator == "running_average"
-    found: list[Cause] = []
+    found: list[Cause] = list(_of_the_order(run))
     if ("running_average", "population") in pairs or served_running:
         found += _of_the_running_average(run, statistics)
     if "batch" in gap and any("batch" in pair for pair in pairs) and not (served_running and found):
         found += _of_the_batch(run, statistics, gap)
     return found
+
+
+def _of_the_order(run: Run) -> Iterator[Cause]:
+    kind = run.spec.training.order.kind
+    if kind in CLASS_ORDERS:
+        yield (
+            f"training.order {kind}: each batch was of one class, so that the network was trained to be normalized by "
+            "the statistics of that class alone",
+            "shuffle: set training.order to shuffled",
+        )
 
 
 def _of_the_running_average(run: Run, statistics: PopulationStatistics) -> Iterator[Cause]:

@@ -139,7 +139,7 @@ def unpack(content: bytes) -> Snapshot:
 def training_digest(spec: JobSpec) -> str:
     """SHA-256 of the parts of a spec that a trajectory depends on."""
     parts = spec.model_dump(mode="json")
-    for name in ("name", "metadata", "priority", "population", "resources", "publish"):
+    for name in ("name", "metadata", "priority", "population", "evaluation", "resources", "publish"):
         del parts[name]
     del parts["training"]["time_limit_seconds"]
     return hashlib.sha256(canonical_json(parts)).hexdigest()

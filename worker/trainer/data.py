@@ -1,5 +1,6 @@
 """The data of one job as tensors on its device: split, scaled, and gathered by index."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,7 @@ class Split:
     inputs: Tensor  # (all rows, *input_shape): in the data's own units, or scaled when `scaler` is None
     targets: Tensor  # (all rows,): int64 classes, or float32 scaled regression values
     rows: Tensor | None  # int64 indices; None: all rows, in their order
-    scaler: Scaler | None
+    scaler: Callable[[Tensor], Tensor] | None
 
     def __len__(self) -> int:
         return len(self.inputs) if self.rows is None else len(self.rows)

@@ -1,6 +1,6 @@
 """The training loop: one optimizer update a step, and what is due between two steps.
 
-Randomness is stateless: the order of an epoch comes from H(seed, epoch), dropout from H(seed, step).
+Randomness is stateless: the order of an epoch comes from H(seed, epoch), dropout and augmentation from H(seed, step).
 So a run that resumes at any step goes on with the same bits.
 """
 
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from bn_models.guard import RunningGuard
-from bn_models.randomness import derive_seed
+from bn_models.randomness import derive_seed, mix
 from core.errors import StorageAway, StorageFailed
 from worker.messages import CheckpointWritten, Command
 from worker.trainer import checkpoint
+from worker.trainer.augmentation import Augmentation
 from worker.trainer.batches import Batches
 from worker.trainer.compiling import Compiled, why_not
 from worker.trainer.device import fingerprint, generator_of
@@ -32,15 +33,6 @@ from worker.trainer.update import Update
 
 MISSED_CHECKPOINTS = 3
 """So many in a row that can not be written fail the job: who goes on without a net loses more each hour."""
-_MASK = 2**64 - 1
-
-
-def mix(base: int, step: int) -> int:
-    """H(base, step) as 63 bits: the finalizer of splitmix64, because SHA-256 would cost more than the seeding."""
-    z = (base + step * 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return (z ^ (z >> 31)) >> 1
 
 
 class Loop:
@@ -53,7 +45,8 @@ class Loop:
         self._meter = meter_for(run.device, run.progress.optimizer, run.reporter, self._guard)
         self._generator = generator_of(run.device)
         self._step_seed = derive_seed(self._training.seed, "step")
-        self._batches = Batches(run.data.training, run.spec.training)
+        augmentation = Augmentation.of(self._training, run.data.input_scaling, run.data.facts.pixel_maximum)
+        self._batches = Batches(run.data.training, self._training, augmentation)
         self._passes = passes_for(self._network, run.spec, run.device, self._network)
         self._update = Update(run.progress.optimizer, run.device)
         self._base_rate = self._rate = run.spec.optimizer.learning_rate

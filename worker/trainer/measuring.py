@@ -1,7 +1,7 @@
 """After the last step: population statistics for the exact weights that are published, and what they are worth."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bn_models.population import PopulationStatistics, measure
@@ -10,6 +10,7 @@ from worker.trainer.evaluation import Scores, evaluate, has_statistics
 from worker.trainer.gap import gap_json, gap_report, judge, record_gap, tell_gap
 from worker.trainer.health import report_at_the_end
 from worker.trainer.run import Run
+from worker.trainer.shifts import scores_of_shifts
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Trained:
     statistics: PopulationStatistics | None = None
     population: dict[str, Any] | None = None  # how they were measured
     gap: dict[str, Any] | None = None
+    shifted: list[dict[str, Any]] = field(default_factory=list)  # scores of the shifts that were asked for
 
 
 def measure_and_evaluate(run: Run, begin: Callable[[Phase], None]) -> Trained:
@@ -27,17 +29,18 @@ def measure_and_evaluate(run: Run, begin: Callable[[Phase], None]) -> Trained:
     network, data = run.progress.network, run.data
     if not has_statistics(network):
         begin("evaluating")
-        return Trained(evaluate(network, data, data.test))
+        return Trained(evaluate(network, data, data.test), shifted=scores_of_shifts(run, None))
     begin("population_statistics")
     statistics, population = measure_population(run)
     begin("evaluating")
     gap = gap_report(network, data, statistics, run.spec.training.batch_size)
     record_gap(run.reporter, run.progress.step, gap)
+    shifts = scores_of_shifts(run, statistics)
     run.reporter.flush()
     verdict = judge(run, statistics, gap)
     tell_gap(run.reporter, gap, verdict)
     report_at_the_end(run, statistics)
-    return Trained(gap["population"], statistics, population, gap_json(gap, verdict))
+    return Trained(gap["population"], statistics, population, gap_json(gap, verdict), shifts)
 
 
 def measure_population(run: Run) -> tuple[PopulationStatistics, dict[str, Any]]:

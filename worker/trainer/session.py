@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from worker.trainer.checkpoint import Progress
 from worker.trainer.data import prepare
 from worker.trainer.device import fingerprint, numerics
 from worker.trainer.files import DataFolder
+from worker.trainer.label_noise import with_noise
 from worker.trainer.layout import arrange
 from worker.trainer.loop import Loop
 from worker.trainer.measuring import measure_and_evaluate
@@ -93,7 +95,9 @@ def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Rep
     progress = _load(order, spec, device, store, reporter)
 
     begin("preparing_data")
-    data = prepare(spec.dataset, DataFolder(Path(order.data_dir), order.data_mirror_url), device)
+    clean = prepare(spec.dataset, DataFolder(Path(order.data_dir), order.data_mirror_url), device)
+    labelled = with_noise(clean.training, spec.training.label_noise, clean.facts.outputs, spec.training.seed)
+    data = replace(clean, training=labelled)
     patience = Patience(order.storage_patience_seconds, reporter)
     run = Run(order, spec, device, data, progress, store, patience, reporter)
 

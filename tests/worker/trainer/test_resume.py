@@ -41,12 +41,27 @@ FROZEN_AT_THE_END = digits_spec(
     batch_norm={"freeze_last_steps": 20, "layers": {"hidden2*": {"freeze_last_steps": 43}}},
     training={"steps": 60, "evaluate_every": 30, "checkpoint_every": 25},
 )
+AUGMENTED = digits_spec(
+    network={"family": "convnet", "channels": [4], "hidden": [16], "dropout": 0.2},
+    training={
+        "steps": 60,
+        "evaluate_every": 30,
+        "checkpoint_every": 25,
+        "order": {"kind": "by_shard", "shards": 5},
+        "augmentation": {"crop": 1, "flip": 0.5, "affine": {"shear": 5.0}, "colour": {}, "cutout": 2},
+        "label_noise": 0.2,
+    },
+    evaluation={"input_shifts": [{"scale": 0.5}]},
+)
+CLASS_PER_BATCH = digits_spec(training={"steps": 60, "batch_size": 24, "order": "class_per_batch"})
 SPECS = {
     "mlp": MLP,
     "convnet": CONVNET,
     "without batch norm": WITHOUT_BATCH_NORM,
     "resnet": RESNET,
     "frozen at the end": FROZEN_AT_THE_END,
+    "augmented, by shard, with noisy labels": AUGMENTED,
+    "a class a batch": CLASS_PER_BATCH,
 }
 
 
