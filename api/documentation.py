@@ -15,6 +15,7 @@ from api.schemas.models import AliasRequest
 from api.schemas.predictions import Predictions, Rows
 from api.schemas.problems import Problem
 from core.spec import ComparisonSpec, JobSpec
+from core.spec.fork import ForkRequest
 from core.spec.recalibration import RecalibrationRequest
 
 REFERENCE = "#/components/schemas/{model}"
@@ -22,6 +23,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     JobSpec,
     ComparisonSpec,
     RecalibrationRequest,
+    ForkRequest,
     CancelOptions,
     KeyRequest,
     AliasRequest,
@@ -42,6 +44,10 @@ JOB_EXAMPLE: dict[str, Any] = {
     "batch_norm": True,
     "optimizer": {"kind": "sgd", "learning_rate": 0.5},
     "training": {"steps": 5000, "batch_size": 60, "seed": 0},
+}
+FORK_EXAMPLES: dict[str, Any] = {
+    "go on": {"changes": {"training.steps": 10000}},
+    "from the best, more slowly": {"checkpoint": "best", "changes": {"optimizer.learning_rate": 0.01}},
 }
 SMALL_COMPARISON_EXAMPLE: dict[str, Any] = {
     "base": {"dataset": {"source": "digits"}, "network": {"family": "mlp"}},

@@ -15,6 +15,7 @@ from core.queries import jobs
 from core.settings import Settings
 from core.spec import JobSpec
 from core.spec.base import canonical_json
+from core.spec.fork import ForkSpec
 from core.spec.recalibration import RecalibrationRequest, RecalibrationSpec
 
 LEAST_SAMPLES = 2
@@ -75,8 +76,10 @@ def admitted_again(spec: dict[str, Any], settings: Settings) -> tuple[JobSpec, i
     """
     if spec.get("recalibration") is not None:
         return validated(JobSpec, spec), 0
-    known, plan = admitted(spec, settings)
-    return known, plan.flops_per_step
+    known, plan = admitted({name: value for name, value in spec.items() if name != "fork"}, settings)
+    fork = spec.get("fork")
+    lineage = None if fork is None else ForkSpec.model_validate(fork)
+    return known.model_copy(update={"fork": lineage}), plan.flops_per_step
 
 
 def _base(

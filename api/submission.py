@@ -10,12 +10,13 @@ from sqlalchemy.exc import IntegrityError
 from api.bodies import validated
 from bn_models.architecture import Plan, admit
 from core.db import Database
-from core.errors import FieldProblem, IdempotencyMismatch, SpecInvalid
+from core.errors import Conflict, FieldProblem, IdempotencyMismatch, SpecInvalid
 from core.identifiers import new_id
-from core.queries import checkpoints, events, jobs
+from core.queries import checkpoints, events, jobs, leases
 from core.queries.events import EventDraft
 from core.settings import Settings
 from core.spec import JobSpec
+from core.spec.fork import ForkSpec
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ def admitted(body: Any, settings: Settings) -> tuple[JobSpec, Plan]:
             "post the data set to /v1/models/{name}/recalibrate"
         )
         raise SpecInvalid((FieldProblem("/recalibration", "not_for_users", message),))
+    if isinstance(body, dict) and body.get("fork") is not None:
+        message = "is written by the service: to go on from a job's checkpoint, post to /v1/jobs/{id}/fork"
+        raise SpecInvalid((FieldProblem("/fork", "not_for_users", message),))
     spec = validated(JobSpec, body)
     return spec, admit(spec, settings.maximum_parameters, settings.maximum_steps)
 
@@ -102,16 +106,48 @@ def _insert(connection: Connection, submission: Submission) -> Any:
             needs_cuda=spec.resources.device.startswith("cuda"),
             flops_per_step=submission.flops_per_step,
             steps=spec.training.steps if spec.recalibration is None else 0,
-            step=trained.step if trained else 0,
+            step=trained.step if trained else _first_step(spec),
             retry_of=submission.retry_of,
+            forked_from=spec.fork.job_id if spec.fork else None,
             **_membership(connection, submission),
         )
     ).one()
-    message = "queued" if submission.retry_of is None else f"queued, as a retry of {submission.retry_of}"
+    message = _how_it_came(submission)
     connection.execute(events.append(row.id, 1, 0, [EventDraft("status", message, {"status": "queued"})]))
     if trained:
         _carry_over(connection, trained, row.id)
+    elif spec.fork is not None:
+        go_on_from(connection, submission.retry_of or spec.fork.job_id, row.id, spec.fork)
     return row
+
+
+def _how_it_came(submission: Submission) -> str:
+    fork = submission.spec.fork
+    if submission.retry_of is not None:
+        return f"queued, as a retry of {submission.retry_of}"
+    return "queued" if fork is None else f"queued, to go on from step {fork.step} of {fork.job_id}"
+
+
+def go_on_from(connection: Connection, source_job_id: str, job_id: str, fork: ForkSpec) -> None:
+    """Gives a fork the checkpoint that it begins with, and what was recorded up to it.
+
+    Raises Conflict when the source has dropped that checkpoint meanwhile: its row is held, so that it can not do
+    so after this.
+    """
+    connection.execute(leases.lock(source_job_id)).one()
+    found = connection.execute(checkpoints.at_step(source_job_id, fork.step)).one_or_none()
+    if found is None or found.sha256 != fork.checkpoint_sha256:
+        raise Conflict(f"job {source_job_id} no longer keeps its checkpoint of step {fork.step}: ask again")
+    connection.execute(jobs.copy_series(source_job_id, job_id, fork.step))
+    connection.execute(jobs.copy_points(source_job_id, job_id, fork.step))
+    connection.execute(jobs.latest_of_copies(job_id))
+    columns = {"attempt": 0, "complete": False, "best": False, "monitor": None, "score": None}
+    columns |= {name: getattr(found, name) for name in ("step", "name", "sha256", "bytes")}
+    connection.execute(checkpoints.create(id=new_id("ckpt"), job_id=job_id, **columns))
+
+
+def _first_step(spec: JobSpec) -> int:
+    return 0 if spec.fork is None else spec.fork.step
 
 
 def _membership(connection: Connection, submission: Submission) -> dict[str, Any]:

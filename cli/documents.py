@@ -37,6 +37,11 @@ def override(document: dict[str, Any], given: list[str]) -> dict[str, Any]:
     return result
 
 
+def values(given: list[str]) -> dict[str, Any]:
+    """`path=value` texts as a mapping, the values taken as in `override`. Raises InputInvalid."""
+    return {path: _value(text) for path, text in map(_halves, given)}
+
+
 def _put(target: dict[str, Any], steps: list[str], value: Any, path: str) -> None:
     for step in steps[:-1]:
         inner = target.setdefault(step, {})

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from cli.documents import override, pairs, read_json
+from cli.documents import override, pairs, read_json, values
 from cli.output import age, coloured, console, duration, number, percent, show_json, show_table, spark
 from cli.watching import watch_one
 from core.errors import InputInvalid
@@ -189,6 +189,23 @@ def retry(job_id: JobId, watch: Watch = False) -> None:
     with Client() as client:
         fresh = client.retry(job_id)
         _show(fresh)
+        if watch:
+            raise typer.Exit(watch_one(client, fresh))
+
+
+def fork(
+    job_id: JobId,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="What differs, as path=value.", metavar="PATH=VALUE")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="newest, best, or a checkpoint's id.")] = "newest",
+    watch: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on from a job's checkpoint in a new job, with some fields changed."""
+    with Client() as client:
+        fresh = client.fork(job_id, values(set_ or []), checkpoint)
+        _show(fresh, as_json)
         if watch:
             raise typer.Exit(watch_one(client, fresh))
 

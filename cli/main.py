@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         jobs.pause,
         jobs.resume,
         jobs.retry,
+        jobs.fork,
         architectures.architectures,
     ),
     "Models": (models.models, models.predict, statistics.recalibrate, statistics.verify),

@@ -80,6 +80,7 @@ jobs = Table(
     Column("needs_cuda", Boolean, nullable=False),
     Column("flops_per_step", BigInteger, nullable=False),
     Column("retry_of", Id, ForeignKey("jobs.id")),
+    Column("forked_from", Id),  # of `jobs`; its checkpoint is kept while this row names it. No foreign key, as below
     Column("comparison_id", Id),  # of `comparisons`; no foreign key, for SQLite could not drop the column again
     Column("variant", String(80)),
     Column("seed", BigInteger),
@@ -112,6 +113,7 @@ jobs = Table(
     Index("ix_jobs_lease", "state", "lease_expires_at"),
     Index("ix_jobs_list", "tenant_id", "created_at", "id"),
     Index("ix_jobs_comparison", "comparison_id", "state"),
+    Index("ix_jobs_forked_from", "forked_from"),
 )
 
 comparisons = Table(

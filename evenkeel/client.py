@@ -152,6 +152,18 @@ class Client:
         """A new job with the spec of one that has ended. Not sent twice, because that would make two."""
         return Job.read(self._transport.json("POST", f"{_of(job)}/retry", repeatable=False))
 
+    def fork(
+        self,
+        job: JobOrId,
+        changes: Mapping[str, Any] | None = None,
+        checkpoint: str = "newest",
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """A job that goes on from a checkpoint (`newest`, `best`, an id) of this one; `changes`: values by path."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        body = {"changes": dict(changes or {}), "checkpoint": checkpoint}
+        return Job.read(self._transport.json("POST", f"{_of(job)}/fork", body=body, headers=headers))
+
     def logs(self, job: JobOrId) -> str:
         return self._transport.send("GET", f"{_of(job)}/logs", headers={"Accept": "text/plain"}).text
 
@@ -235,8 +247,6 @@ class Client:
         return Predictions.read(
             self._transport.json("POST", f"{_model(model)}/predict", params=params, body={"rows": plain})
         )
-
-    # Keys and the rest
 
     def create_key(self, name: str, scopes: Sequence[str], expires_at: str | None = None) -> Key:
         """The only answer that has the key's text. `expires_at`: RFC 3339."""

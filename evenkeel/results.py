@@ -35,6 +35,8 @@ class Job:
     error: Raw | None
     result: Raw | None
     retry_of: str | None
+    forked_from: Raw | None
+    """The job and the step whose checkpoint it went on from."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -63,6 +65,7 @@ class Job:
             error=raw.get("error"),
             result=raw.get("result"),
             retry_of=raw.get("retry_of"),
+            forked_from=raw.get("forked_from"),
             created_at=datetime.fromisoformat(raw["created_at"]),
             started_at=optional_time(raw.get("started_at")),
             finished_at=optional_time(raw.get("finished_at")),

@@ -78,7 +78,9 @@ def sweep(node: Node, claim: Claim) -> None:
     They are nobody's, because the claim has fenced out whoever might still name them."""
     if claim.attempt == 1:
         return
-    named = {reference.name for reference in claim.checkpoints}
+    with node.database.read() as connection:
+        named = set(connection.execute(checkpoints.of_forks(claim.job_id)).scalars())
+    named |= {reference.name for reference in claim.checkpoints}
     try:
         for name in node.store.names(f"checkpoints/{claim.job_id}"):
             if name not in named:

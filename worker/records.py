@@ -31,12 +31,15 @@ def write_checkpoints(
             connection.execute(checkpoints.remove([recorded[written.checkpoint.step].id]))
         _name(connection, job_id, attempt, written)
     rows = connection.execute(checkpoints.of_job(job_id)).all()
-    obsolete = [row for row in rows[KEPT_CHECKPOINTS:] if not row.best]
+    # A retry shares the file of the job that it repeats, a fork that of the job it came from: there to be gone on from.
+    own = [row for row in rows if row.name.startswith(f"checkpoints/{job_id}/")]
+    obsolete = [row for row in own[KEPT_CHECKPOINTS:] if not row.best]
     if obsolete:
         connection.execute(checkpoints.remove([row.id for row in obsolete]))
+    gone = [row for row in [*obsolete, *replaced] if row.name.startswith(f"checkpoints/{job_id}/")]
     kept = {row.name for row in rows} - {row.name for row in obsolete}
-    ours = f"checkpoints/{job_id}/"  # a retry shares the file of the job that it repeats
-    return [row for row in [*obsolete, *replaced] if row.name not in kept and row.name.startswith(ours)]
+    kept |= set(connection.execute(checkpoints.of_forks(job_id)).scalars()) if gone else set()
+    return [row for row in gone if row.name not in kept]
 
 
 def write_layer_reports(connection: Connection, job_id: str, pending: Sequence[LayersReported]) -> None:

@@ -1,4 +1,4 @@
-"""Jobs: submit, validate, list, look at, cancel, pause, resume, retry."""
+"""Jobs: submit, validate, list, look at, cancel, pause, resume, retry, fork."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request, Response
 
-from api import transitions
+from api import forking, transitions
 from api.auth import JobReader, JobWriter
 from api.bodies import parse, read_json, validated
-from api.documentation import JOB_EXAMPLE, SMALL_JOB_EXAMPLE, json_body
+from api.documentation import FORK_EXAMPLES, JOB_EXAMPLE, SMALL_JOB_EXAMPLE, json_body
 from api.estimate import HISTORY, estimate
 from api.identified import IdempotencyKey, JobId
 from api.jobs import JobFilters, created, find_job, job_filters, latest_metrics, list_jobs
@@ -23,6 +23,7 @@ from bn_models.architecture import layers_of, place
 from core.bell import ring
 from core.queries import checkpoints, jobs
 from core.spec import JobSpec
+from core.spec.fork import ForkRequest
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 Body = Annotated[Any, Depends(read_json)]
@@ -112,6 +113,26 @@ def retry_job(
     submission = Submission(caller.tenant_id, spec, flops_per_step, idempotency_key, retry_of=job_id)
     row, replayed = submit(resources.database, submission)
     ring(resources.settings, row.needs_cuda)
+    return created(response, row, replayed)
+
+
+@router.post("/jobs/{job_id}/fork", status_code=201, openapi_extra=json_body(ForkRequest, FORK_EXAMPLES))
+def fork_job(
+    caller: JobWriter,
+    job_id: JobId,
+    body: Body,
+    resources: Held,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Job:
+    """A new job that goes on from a checkpoint of this one, with some fields changed."""
+    database, settings = resources.database, resources.settings
+    row = forking.replayed(database, caller.tenant_id, job_id, body, idempotency_key)
+    if row is not None:
+        return created(response, row, True)
+    submission = forking.prepared(database, caller.tenant_id, job_id, body, idempotency_key, settings)
+    row, replayed = submit(database, submission)
+    ring(settings, row.needs_cuda)
     return created(response, row, replayed)
 
 

@@ -31,6 +31,13 @@ class Membership(BaseModel):
     seed: int
 
 
+class Origin(BaseModel):
+    """The checkpoint of another job that a job goes on from."""
+
+    job_id: str
+    step: int
+
+
 class Job(BaseModel):
     object: Literal["job"] = "job"
     id: str
@@ -49,6 +56,8 @@ class Job(BaseModel):
     error: JobError | None
     result: dict[str, Any] | None
     retry_of: str | None
+    forked_from: Origin | None
+    """Null for a job that began at its first step."""
     comparison: Membership | None
     """Null for a job of its own."""
     created_at: str
@@ -118,11 +127,17 @@ def job_of(row: Any, latest_metrics: dict[str, float | None] | None = None) -> J
         error=row.error,
         result=row.result,
         retry_of=row.retry_of,
+        forked_from=_origin(row),
         comparison=_membership(row),
         created_at=rfc3339(row.created_at) or "",
         started_at=rfc3339(row.started_at),
         finished_at=rfc3339(row.finished_at),
     )
+
+
+def _origin(row: Any) -> Origin | None:
+    fork = row.spec.get("fork")
+    return None if fork is None else Origin(job_id=fork["job_id"], step=fork["step"])
 
 
 def _membership(row: Any) -> Membership | None:

@@ -158,17 +158,44 @@ def counts_by_state() -> Select[Any]:
     return select(jobs.c.state, func.count().label("count")).group_by(jobs.c.state)
 
 
-def copy_series(source_job_id: str, target_job_id: str) -> Insert:
-    columns = ("name", "last_step", "last_value", "last_nonfinite")
+def copy_series(source_job_id: str, target_job_id: str, until_step: int | None = None) -> Insert:
+    """The names of a job's series for another, with their latest values; of those that have points up to `until_step`,
+    whose latest values are left to `latest_of_copies`."""
+    columns = ("name", "last_step", "last_value", "last_nonfinite") if until_step is None else ("name",)
     source = select(
         *(metric_series.c[name] for name in columns),
         literal(target_job_id),
     ).where(metric_series.c.job_id == source_job_id)
+    if until_step is not None:
+        early = metric_points.c.step <= until_step
+        source = source.where(exists().where(metric_points.c.series_id == metric_series.c.id, early))
     return insert(metric_series).from_select([*columns, "job_id"], source)
 
 
-def copy_points(source_job_id: str, target_job_id: str) -> Insert:
-    """After `copy_series`: the points of one job under the series of the same names of another."""
+def latest_of_copies(job_id: str) -> Update:
+    """Puts the newest point of each series beside its name."""
+    here = metric_points.c.series_id == metric_series.c.id
+    newest = select(func.max(metric_points.c.step)).where(here).scalar_subquery()
+    inner = metric_points.alias("newest")
+
+    def value_of(column: str) -> Any:
+        at = select(func.max(metric_points.c.step)).where(here).correlate(metric_series).scalar_subquery()
+        chosen = select(inner.c[column]).where(inner.c.series_id == metric_series.c.id, inner.c.step == at)
+        return chosen.correlate(metric_series).scalar_subquery()
+
+    return (
+        update(metric_series)
+        .where(metric_series.c.job_id == job_id)
+        .values(
+            last_step=newest,
+            last_value=value_of("value"),
+            last_nonfinite=func.coalesce(value_of("nonfinite"), 0),
+        )
+    )
+
+
+def copy_points(source_job_id: str, target_job_id: str, until_step: int | None = None) -> Insert:
+    """After `copy_series`: the points of one job, up to a step, under the series of the same names of another."""
     old, new = metric_series.alias("old"), metric_series.alias("new")
     source = (
         select(new.c.id, metric_points.c.step, metric_points.c.value, metric_points.c.nonfinite)
@@ -176,6 +203,8 @@ def copy_points(source_job_id: str, target_job_id: str) -> Insert:
         .join(new, new.c.name == old.c.name)
         .where(old.c.job_id == source_job_id, new.c.job_id == target_job_id)
     )
+    if until_step is not None:
+        source = source.where(metric_points.c.step <= until_step)
     return insert(metric_points).from_select(["series_id", "step", "value", "nonfinite"], source)
 
 

@@ -8,6 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 from core.spec.base import NAME, MetadataKey, MetadataValue, Name, Spec
 from core.spec.data import DatasetSpec
 from core.spec.evaluation import EvaluationSpec
+from core.spec.fork import ForkSpec
 from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
@@ -17,6 +18,8 @@ RECURRENT_GAMMA = 0.1
 """Where gamma starts in a batch-normalized LSTM: near 1 the gates would saturate (Cooijmans et al. 2016, section 4)."""
 DEFAULT_KINDS = {"optimizer": "sgd", "schedule": "constant"}
 """What an object of these sections is that does not say its kind."""
+
+LINEAGE = ("recalibration", "fork")
 
 
 class PublishSpec(Spec):
@@ -49,10 +52,13 @@ class JobSpec(Spec):
     recalibration: SkipJsonSchema[RecalibrationSpec | None] = None
     """Written by the service, for jobs that come from `POST /v1/models/{name}/recalibrate`."""
 
+    fork: SkipJsonSchema[ForkSpec | None] = None
+    """Written by the service, for jobs that come from `POST /v1/jobs/{id}/fork`."""
+
     @model_serializer(mode="wrap")
     def _without_what_no_user_writes(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A training does not say that it is no recalibration."""
-        return {name: value for name, value in write(self).items() if name != "recalibration" or value is not None}
+        """A training does not say that it is no recalibration and no fork."""
+        return {name: value for name, value in write(self).items() if name not in LINEAGE or value is not None}
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import product
@@ -22,6 +22,7 @@ NOT_VARIED = {
     "publish": "`publish` of the comparison says what all members publish",
     "training.seed": "`seeds` of the comparison pairs the members",
     "recalibration": "it is written by the service",
+    "fork": "it is written by the service",
 }
 """Fields that the comparison decides for its members, and where it does."""
 VARY_SCHEMA: dict[str, Any] = {
@@ -75,7 +76,7 @@ def _problems_of_shape(vary: dict[str, Any]) -> Iterator[FieldProblem]:
     if "variants" in vary:
         yield from _problems_of_variants(vary)
         return
-    yield from _problems_of_paths(tuple(vary), "/vary")
+    yield from problems_of_paths(tuple(vary), "/vary")
     for path, values in vary.items():
         place = pointer(("vary", path))
         if not isinstance(values, list) or not 1 <= len(values) <= LONGEST_LIST:
@@ -100,20 +101,23 @@ def _problems_of_variants(vary: dict[str, Any]) -> Iterator[FieldProblem]:
                 place, "name", "a variant's name has 1 to 80 characters, none of them a control character"
             )
         if isinstance(changes, dict):
-            yield from _problems_of_paths(tuple(changes), place)
+            yield from problems_of_paths(tuple(changes), place)
         else:
             yield FieldProblem(
                 place, "object", 'must be an object of paths to values, for instance {"batch_norm": false}'
             )
 
 
-def _problems_of_paths(paths: tuple[str, ...], place: str) -> Iterator[FieldProblem]:
+def problems_of_paths(
+    paths: tuple[str, ...], place: str, decided_elsewhere: Mapping[str, str] = NOT_VARIED
+) -> Iterator[FieldProblem]:
+    """Paths that lead to no field of a job spec, or to one that is decided elsewhere, or into one another."""
     for path in paths:
         here = f"{place}{pointer((path,))}"
         steps = path.split(".")
-        decided = next((name for name in NOT_VARIED if path == name or path.startswith(f"{name}.")), None)
+        decided = next((name for name in decided_elsewhere if path == name or path.startswith(f"{name}.")), None)
         if decided is not None:
-            yield FieldProblem(here, "not_varied", f"can not be varied: {NOT_VARIED[decided]}")
+            yield FieldProblem(here, "not_varied", f"can not be varied: {decided_elsewhere[decided]}")
         elif steps[0] not in JobSpec.model_fields:
             close = get_close_matches(path, _known_paths(), n=1) or get_close_matches(
                 steps[0], JobSpec.model_fields, n=1

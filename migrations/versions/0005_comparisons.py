@@ -1,4 +1,4 @@
-"""Comparisons, and which jobs are members of one"""
+"""Comparisons, which jobs are members of one, and which go on from a checkpoint of another"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -35,12 +35,15 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("comparison_id", sa.String(length=40), nullable=True))
     op.add_column("jobs", sa.Column("variant", sa.String(length=80), nullable=True))
     op.add_column("jobs", sa.Column("seed", sa.BigInteger(), nullable=True))
+    op.add_column("jobs", sa.Column("forked_from", sa.String(length=40), nullable=True))
     op.create_index("ix_jobs_comparison", "jobs", ["comparison_id", "state"])
+    op.create_index("ix_jobs_forked_from", "jobs", ["forked_from"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_jobs_forked_from", "jobs")
     op.drop_index("ix_jobs_comparison", "jobs")
-    for name in MEMBER_COLUMNS:
+    for name in (*MEMBER_COLUMNS, "forked_from"):
         op.drop_column("jobs", name)
     op.drop_index("ix_comparisons_list", "comparisons")
     op.drop_table("comparisons")

@@ -78,8 +78,12 @@ def capture(progress: Progress, spec: JobSpec, fingerprint: str, epoch: int, rat
     return Snapshot(tensors, state)
 
 
-def restore(progress: Progress, snapshot: Snapshot) -> None:
-    """Puts a snapshot of the same spec into `progress`, on the device of its network."""
+def restore(progress: Progress, snapshot: Snapshot, forked: bool = False) -> None:
+    """Puts a snapshot of the same spec into `progress`, on the device of its network.
+
+    `forked`: of the spec that this one came from, whose weights and optimizer state it goes on with; what was the
+    best so far, and that training was complete, is not for the fork to know.
+    """
     tensors = snapshot.tensors
     progress.network.load_state_dict(_part(tensors, _NETWORK))
     parameters = dict(progress.network.named_parameters())
@@ -89,9 +93,11 @@ def restore(progress: Progress, snapshot: Snapshot) -> None:
         # In the memory format of its parameter, as it was: an update walks over both together.
         as_before = value if value.shape != parameter.shape else torch.empty_like(parameter).copy_(value)
         progress.optimizer.state[parameter][key] = as_before.to(parameter.device)
+    progress.step = snapshot.step
+    if forked:
+        return
     progress.monitor.restore(snapshot.state["monitor"])
     progress.best = _part(tensors, _BEST) or None
-    progress.step = snapshot.step
     progress.complete = bool(snapshot.state["complete"])
 
 
@@ -109,7 +115,7 @@ def newest(
     warnings: list[str] = []
     for candidate in candidates:
         try:
-            return _checked(unpack(store.get(candidate.name, candidate.sha256)), spec), warnings
+            return _checked(unpack(store.get(candidate.name, candidate.sha256)), candidate, spec), warnings
         except StorageAway:
             raise
         except (StorageFailed, ValueError) as error:
@@ -145,10 +151,16 @@ def training_digest(spec: JobSpec) -> str:
     return hashlib.sha256(canonical_json(parts)).hexdigest()
 
 
-def _checked(snapshot: Snapshot, spec: JobSpec) -> Snapshot:
+def begins_a_fork(snapshot: Snapshot, spec: JobSpec) -> bool:
+    """Is it of the job that this one came from?"""
+    return spec.fork is not None and snapshot.step == spec.fork.step
+
+
+def _checked(snapshot: Snapshot, candidate: CheckpointReference, spec: JobSpec) -> Snapshot:
     if snapshot.state.get("format") != FORMAT:
         raise ValueError(f"its format is {snapshot.state.get('format')!r}, and this version reads {FORMAT}")
-    if snapshot.state.get("digest") != training_digest(spec):
+    forked = spec.fork is not None and candidate.sha256 == spec.fork.checkpoint_sha256
+    if not forked and snapshot.state.get("digest") != training_digest(spec):
         raise ValueError("it belongs to another spec")
     return snapshot
 

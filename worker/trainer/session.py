@@ -126,6 +126,10 @@ def _load(order: Order, spec: JobSpec, device: torch.device, store: ArtifactStor
         snapshot, warnings = checkpoint.newest(store, order.checkpoints, spec)
     except StorageAway as error:
         raise NotNow(f"no checkpoint can be read now, and none is lost: {error.message}") from error
+    if spec.fork is not None and snapshot is None:
+        told = "; ".join(warnings) or "it has none"
+        message = f"the checkpoint of step {spec.fork.step} of {spec.fork.job_id} can not be used: {told}"
+        raise JobFailed("storage_error", f"{message}; fork another one")
     here = fingerprint(device, spec)
     reporter.step = snapshot.step if snapshot else 0
     reporter.sink.send(Started(here, reporter.step))
@@ -139,7 +143,7 @@ def _load(order: Order, spec: JobSpec, device: torch.device, store: ArtifactStor
     monitor = Monitor.of(spec.training.early_stopping, has_validation=spec.dataset.split_sizes()[1] > 0)
     progress = Progress(network, build_optimizer(network, spec.optimizer), monitor)
     if snapshot is not None:
-        checkpoint.restore(progress, snapshot)
+        checkpoint.restore(progress, snapshot, checkpoint.begins_a_fork(snapshot, spec))
         if snapshot.state["fingerprint"] != here:
             reporter.log("warning", f"resumed on other hardware: was {snapshot.state['fingerprint']}, is {here}")
     elif order.checkpoints:
