@@ -71,6 +71,7 @@ class Admitted:
             "baseline": self.baseline,
             "metric": self.metric,
             "target": self.spec.target,
+            "also": list(self.spec.also),
             "seeds": list(self.seeds),
             "variants": [_plan_of(item) for item in self.variants],
         }

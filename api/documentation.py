@@ -17,6 +17,7 @@ from api.schemas.problems import Problem
 from core.spec import ComparisonSpec, JobSpec
 from core.spec.fork import ForkRequest
 from core.spec.recalibration import RecalibrationRequest
+from core.spec.recipe import RecipeRun
 
 REFERENCE = "#/components/schemas/{model}"
 BODIES: tuple[type[BaseModel], ...] = (
@@ -24,6 +25,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ComparisonSpec,
     RecalibrationRequest,
     ForkRequest,
+    RecipeRun,
     CancelOptions,
     KeyRequest,
     AliasRequest,
@@ -69,6 +71,10 @@ COMPARISON_EXAMPLES: dict[str, Any] = {
         "seeds": [0, 1, 2, 3, 4],
         "baseline": "before",
     },
+}
+RECIPE_EXAMPLES: dict[str, Any] = {
+    "quick": {},
+    "full, on other data": {"size": "full", "data": "fashion_mnist", "changes": {"seeds": 5}},
 }
 SMALL_JOB_EXAMPLE: dict[str, Any] = {"dataset": {"source": "digits"}, "network": {"family": "mlp"}}
 

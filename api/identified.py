@@ -23,6 +23,10 @@ async def _key_id(key_id: Annotated[str, Path(description="`key_…`")]) -> str:
     return _known(key_id, ID, "key")
 
 
+async def _recipe_name(name: Annotated[str, Path(description="The recipe's name")]) -> str:
+    return _known(name, NAME, "recipe")
+
+
 async def _model_name(name: Annotated[str, Path(description="The model's name")]) -> str:
     return _known(name, NAME, "model")
 
@@ -49,6 +53,7 @@ IdempotencyKey = Annotated[
 ]
 JobId = Annotated[str, Depends(_job_id)]
 ComparisonId = Annotated[str, Depends(_comparison_id)]
+RecipeName = Annotated[str, Depends(_recipe_name)]
 KeyId = Annotated[str, Depends(_key_id)]
 ModelName = Annotated[str, Depends(_model_name)]
 AliasName = Annotated[str, Depends(_alias_name)]

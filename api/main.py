@@ -26,6 +26,7 @@ from api.routers import (
     nodes,
     predict,
     recalibration,
+    recipes,
     verification,
 )
 from core.settings import Settings
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     for noun in (
         jobs,
         comparisons,
+        recipes,
         events,
         metrics,
         layers,

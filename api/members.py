@@ -2,11 +2,15 @@
 
 from typing import Any
 
+from fastapi import Response
 from pydantic import ValidationError
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from api.comparisons import Admitted, admit_comparison
+from api.resources import Resources
+from api.schemas.comparisons import Comparison, comparison_of
+from core.bell import ring
 from core.db import Database
 from core.errors import Conflict, IdempotencyMismatch, NotFound, SpecInvalid
 from core.identifiers import new_id
@@ -33,6 +37,17 @@ def submit_comparison(
         if replay is None:
             raise
         return replay, True
+
+
+def answer_of(resources: Resources, response: Response, found: Admitted, row: Any, replayed: bool) -> Comparison:
+    """Of whatever makes a comparison, or has made it for an earlier request of the same key; rings for its members."""
+    for needs_cuda in {item.spec.resources.device.startswith("cuda") for item in found.variants}:
+        ring(resources.settings, needs_cuda)
+    response.headers["Location"] = f"/v1/comparisons/{row.id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    with resources.database.read() as connection:
+        return comparison_of(row, members_of(connection, [row.id])[row.id])
 
 
 def find_comparison(connection: Connection, tenant_id: str, comparison_id: str) -> Any:

@@ -50,7 +50,7 @@ def run(
         else:
             console().print(made.id, coloured(made.status), made.name, f"{made.members['total']} members", sep="  ")
         if watch:
-            _watch(made)
+            watch_members(made)
             print(made.report_as("md"), end="")
             raise typer.Exit(EXIT_CODES.get(made.refresh().status, 1))
 
@@ -71,7 +71,7 @@ def show(comparison_id: ComparisonId, as_json: AsJson = False) -> None:
 def watch(comparison_id: ComparisonId) -> None:
     """Show the progress of all members until they have ended."""
     with Client() as client:
-        ended = _watch(client.comparisons.get(comparison_id))
+        ended = watch_members(client.comparisons.get(comparison_id))
         raise typer.Exit(EXIT_CODES.get(ended.status, 1))
 
 
@@ -126,7 +126,7 @@ def _report_text(client: Client, comparison_id: str, format: Format) -> str:
     return client.comparisons.report_as(comparison_id, format)
 
 
-def _watch(comparison: Comparison) -> Comparison:
+def watch_members(comparison: Comparison) -> Comparison:
     """A table of members that is kept up to date on a terminal; elsewhere a line whenever something has moved."""
     on = console()
     if not on.is_terminal:

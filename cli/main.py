@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import architectures, comparisons, demo, jobs, keys, layers, models, server, statistics
+from cli import architectures, comparisons, demo, jobs, keys, layers, models, recipes, server, statistics
 from cli.output import complain
 from core.errors import EvenkeelError
 from core.settings import load_settings
@@ -44,6 +44,7 @@ for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(comparisons.app, name="compare", rich_help_panel="Comparisons")
+app.add_typer(recipes.app, name="recipe", rich_help_panel="Comparisons")
 app.add_typer(keys.app, name="keys", rich_help_panel="The service")
 
 

@@ -15,6 +15,7 @@ from evenkeel.errors import (
     Unauthenticated,
     WaitTimedOut,
 )
+from evenkeel.recipes import Recipe
 from evenkeel.reports import Layer, LayerReports, Verification
 from evenkeel.results import (
     Checkpoint,
@@ -53,6 +54,7 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Progress",
+    "Recipe",
     "Series",
     "ServerFailed",
     "Unauthenticated",

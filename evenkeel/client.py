@@ -12,6 +12,7 @@ from urllib.parse import quote
 from core.spec import JobSpec
 from evenkeel.comparisons import Comparisons
 from evenkeel.discovery import locate
+from evenkeel.recipes import Recipes
 from evenkeel.reports import LayerReports, Verification
 from evenkeel.results import (
     Checkpoint,
@@ -53,6 +54,7 @@ class Client:
     ) -> None:
         self._transport = Transport(partial(locate, url, api_key, home), timeout_seconds, patience_seconds)
         self.comparisons = Comparisons(self._transport)
+        self.recipes = Recipes(self._transport, self.comparisons)
 
     def __enter__(self) -> Self:
         return self
@@ -227,11 +229,9 @@ class Client:
 
     def verify(self, model: str, version: int | None = None, alias: str | None = None) -> Verification:
         """Runs the checks of publishing again, on the service's machine; `passed` is the answer."""
-        params = {"version": version, "alias": alias}
-        path = f"{_model(model)}/verify"
-        return Verification.read(
-            self._transport.json("POST", path, params=params, timeout_seconds=VERIFICATION_SECONDS)
-        )
+        path, params = f"{_model(model)}/verify", {"version": version, "alias": alias}
+        answer = self._transport.json("POST", path, params=params, timeout_seconds=VERIFICATION_SECONDS)
+        return Verification.read(answer)
 
     def download(self, model: str, format: str = "onnx", version: int | None = None, alias: str | None = None) -> bytes:
         """The artifact's bytes: `onnx`, `safetensors` or `card`."""

@@ -15,11 +15,23 @@ from api.reports.members import (
     first_step_reaching,
     generalization_gap,
     higher_is_better,
+    last_of,
     seconds_to,
     served_value,
+    steps_per_second,
 )
 from api.reports.rates import stable_rates
-from api.reports.shapes import Absent, Curve, CurvePoint, Difference, Figures, Target, VariantFigures, VariantTiming
+from api.reports.shapes import (
+    Absent,
+    Beside,
+    Curve,
+    CurvePoint,
+    Difference,
+    Figures,
+    Target,
+    VariantFigures,
+    VariantTiming,
+)
 from api.reports.statistics import estimate, ratio_estimate
 
 Values = Mapping[int, float]
@@ -36,7 +48,8 @@ def figures_of(plan: Mapping[str, Any], members: Sequence[Member], confidence: f
     for variant in plan["variants"]:
         here = _Read(by_variant[variant["name"]], metric, higher, target)
         versus = None if variant["name"] == plan["baseline"] else _difference(here, baseline)
-        variants.append(_variant(variant, here, versus))
+        also = {name: _beside(name, here, baseline, versus is None) for name in plan.get("also", ())}
+        variants.append(_variant(variant, here, versus, also))
     ended = [member for member in members if member.outcome == "succeeded"]
     diverged = [member for member in members if is_diverged(member)]
     return Figures(
@@ -72,6 +85,7 @@ def timing_of(plan: Mapping[str, Any], members: Sequence[Member]) -> list[Varian
             name,
             estimate(list(found.values())),
             estimate(whole[name]),
+            estimate([rate for member in by_variant[name] if (rate := steps_per_second(member)) is not None]),
             None if name == plan["baseline"] else ratio_estimate(_ratios(base, found)),
         )
         for name, found in seconds.items()
@@ -119,6 +133,9 @@ class _Read:
     def reached(self) -> dict[int, float]:
         return {seed: float(step) for seed, step in self.steps.items() if step is not None}
 
+    def last(self, series: str) -> dict[int, float]:
+        return self._values(lambda member: last_of(member, series))
+
     def seconds_to_target(self) -> dict[int, float]:
         found = {seed: seconds_to(self._members[seed], step) for seed, step in self.steps.items() if step is not None}
         return {seed: seconds for seed, seconds in found.items() if seconds is not None}
@@ -137,7 +154,15 @@ class _Read:
         return None if target is None else first_step_reaching(self._members[seed], target, self._higher)
 
 
-def _variant(variant: Mapping[str, Any], here: _Read, versus: Difference | None) -> VariantFigures:
+def _beside(series: str, here: _Read, baseline: _Read, is_baseline: bool) -> Beside:
+    values = here.last(series)
+    difference = None if is_baseline else estimate(_paired(values, baseline.last(series)))
+    return Beside(estimate(list(values.values())), difference)
+
+
+def _variant(
+    variant: Mapping[str, Any], here: _Read, versus: Difference | None, also: dict[str, Beside]
+) -> VariantFigures:
     reached = here.reached()
     return VariantFigures(
         name=variant["name"],
@@ -151,6 +176,7 @@ def _variant(variant: Mapping[str, Any], here: _Read, versus: Difference | None)
         targeted=len(here.steps),
         steps_to_target=estimate(list(reached.values())),
         steps_by_seed={str(seed): step for seed, step in here.steps.items()},
+        also=also,
         difference=versus,
     )
 

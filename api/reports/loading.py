@@ -31,6 +31,9 @@ def report_of(connection: Connection, row: Any) -> Report:
     newest = {(job.variant, job.seed): job for job in connection.execute(comparisons.members(row.id))}
     series = _series(connection.execute(comparisons.points(row.id, [metric, RATE])))
     training = _series(connection.execute(comparisons.last_points(row.id, f"train/{score}", TRAINING_STEPS)))
+    also: dict[str, dict[str, float]] = {}
+    for job_id, name, value, nonfinite in connection.execute(comparisons.latest(row.id, plan.get("also", []))):
+        also.setdefault(job_id, {})[name] = value_of(value, nonfinite)
     batches = {variant["name"]: variant["batch_size"] for variant in plan["variants"]}
     members = [
         Member(
@@ -43,6 +46,7 @@ def report_of(connection: Connection, row: Any) -> Report:
             evaluations=tuple(series.get((job.id, metric), ())),
             training=tuple(training.get((job.id, f"train/{score}"), ())),
             rates=tuple(series.get((job.id, RATE), ())),
+            also=also.get(job.id, {}),
             result=job.result or {},
         )
         for job in newest.values()

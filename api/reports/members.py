@@ -25,6 +25,8 @@ class Member:
     """(step, the same score on the training batch), of the last steps; empty where training records none."""
     rates: tuple[Point, ...] = ()
     """(step, examples a second since the point before)."""
+    also: dict[str, float] = field(default_factory=dict)
+    """The last values of other series, by name."""
     result: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,6 +56,17 @@ def served_value(member: Member, metric: str) -> float | None:
     """The score under the population statistics, as the frozen network gives it; of the test split only."""
     split, score = metric.split("/")
     value = member.result.get(score) if split == "test" and member.outcome == "succeeded" else None
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def last_of(member: Member, series: str) -> float | None:
+    """The last value of another series of one that ended well."""
+    value = member.also.get(series) if member.outcome == "succeeded" else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def steps_per_second(member: Member) -> float | None:
+    value = member.result.get("steps_per_second") if member.outcome == "succeeded" else None
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 

@@ -5,7 +5,7 @@ from html import escape
 
 from api.reports.shapes import Report
 from api.reports.svg import svg_of
-from api.reports.tables import HEADINGS, cells, notes, rate_cells
+from api.reports.tables import HEADINGS, beside_cells, beside_headings, cells, notes, rate_cells
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = """
@@ -34,6 +34,8 @@ def page_of(report: Report) -> str:
         svg_of(report.figures, report.name),
         _table(HEADINGS, cells(report)),
     ]
+    if beside_headings(report):
+        parts.append(_table(beside_headings(report), beside_cells(report)))
     if report.figures.rates:
         parts.append(_table(("variants", "learning rate", "how it went"), rate_cells(report)))
     parts += [_list(report.sentences), _list(notes(report))]

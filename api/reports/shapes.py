@@ -30,6 +30,15 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """The last value of another series."""
+
+    last: Estimate
+    difference: Estimate | None
+    """To the baseline, seed by seed; null for it."""
+
+
+@dataclass(frozen=True)
 class VariantFigures:
     name: str
     changes: dict[str, Any]
@@ -48,6 +57,8 @@ class VariantFigures:
     """Over the members that reached it."""
     steps_by_seed: dict[str, int | None]
     """Null: ended without reaching it."""
+    also: dict[str, Beside]
+    """By series, those that the comparison asked for."""
     difference: Difference | None
     """Null for the baseline."""
 
@@ -102,6 +113,7 @@ class VariantTiming:
     name: str
     seconds_to_target: Estimate
     training_seconds: Estimate
+    steps_per_second: Estimate
     seconds_ratio: Estimate | None
     """Seconds of the baseline to the target over those of the variant, by seed."""
 

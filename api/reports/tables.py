@@ -20,11 +20,13 @@ HEADINGS = (
     "steps to target",
     "times fewer steps",
     "seconds to target",
+    "steps a second",
 )
 """Of the table for people; brackets hold 95 % intervals."""
 ESTIMATES = ("best", "final", "served", "gap", "steps_to_target")
 EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 """An underscore that may begin or end emphasis: one within a word does neither."""
+TIMINGS = ("seconds_to_target", "training_seconds", "steps_per_second")
 DIFFERENCES = ("final", "best", "served", "steps_ratio")
 
 
@@ -32,13 +34,14 @@ def csv_of(report: Report) -> str:
     """A row for each variant, every figure in full; `_low` and `_high` are the ends of 95 % intervals."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = [*ESTIMATES, *(f"difference_{name}" for name in DIFFERENCES), "seconds_to_target", "training_seconds"]
+    names = [*ESTIMATES, *(f"difference_{name}" for name in DIFFERENCES), *TIMINGS, *_series(report)]
     columns = [f"{name}{end}" for name in names for end in ("_n", "", "_low", "_high")]
     writer.writerow(["variant", "baseline", "reached", "targeted", "diverged", "missing", *columns])
     for variant, timing in zip(report.figures.variants, report.timing, strict=True):
         estimates = [getattr(variant, name) for name in ESTIMATES]
         estimates += [getattr(variant.difference, name, None) for name in DIFFERENCES]
-        estimates += [timing.seconds_to_target, timing.training_seconds]
+        estimates += [getattr(timing, name) for name in TIMINGS]
+        estimates += [variant.also[name].last for name in _series(report)]
         row = [variant.name, variant.name == report.figures.baseline, variant.reached, variant.targeted]
         row += [sum(member.variant == variant.name for member in report.figures.diverged)]
         row += [sum(member.variant == variant.name for member in report.figures.missing)]
@@ -77,6 +80,27 @@ def notes(report: Report) -> Iterator[str]:
             yield f"{what}: {member.variant}, seed {member.seed}{state}, at step {member.step}{reason}"
 
 
+def beside_headings(report: Report) -> tuple[str, ...]:
+    """Of the table of other series; empty when the comparison asked for none."""
+    names = _series(report)
+    return ("variant", *names) if names else ()
+
+
+def beside_cells(report: Report) -> Iterator[tuple[str, ...]]:
+    """The last values of other series, a row for each variant."""
+    for variant in report.figures.variants:
+        yield variant.name, *(with_interval(variant.also[name].last, _kind(name)) for name in _series(report))
+
+
+def _series(report: Report) -> list[str]:
+    return list(report.figures.variants[0].also)
+
+
+def _kind(series: str) -> str:
+    """What its numbers are written as: an accuracy of shifted inputs is an accuracy too."""
+    return "accuracy" if "accuracy" in series else series
+
+
 def rate_cells(report: Report) -> Iterator[tuple[str, str, str]]:
     """(group, rate, how it went), where the learning rate varies."""
     words = {True: "stable", False: "not stable", None: "not known yet"}
@@ -100,6 +124,7 @@ def _row(variant: VariantFigures, timing: VariantTiming, metric: str, is_baselin
         steps(variant.steps_to_target) + reached,
         plain(difference.steps_ratio) if difference else "–",
         plain(timing.seconds_to_target),
+        plain(timing.steps_per_second),
     )
 
 
@@ -109,6 +134,9 @@ def _markdown_lines(report: Report) -> Iterator[str]:
     yield _escaped(report.sentence)
     yield ""
     yield from _table(HEADINGS, cells(report))
+    if beside_headings(report):
+        yield ""
+        yield from _table(beside_headings(report), beside_cells(report))
     if report.figures.rates:
         yield ""
         yield from _table(("variants", "learning rate", "how it went"), rate_cells(report))

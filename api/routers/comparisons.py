@@ -11,7 +11,7 @@ from api.documentation import COMPARISON_EXAMPLES, json_body
 from api.estimate import HISTORY, estimate
 from api.identified import ComparisonId, IdempotencyKey
 from api.jobs import page_of_members
-from api.members import cancel_comparison, find_comparison, members_of, submit_comparison
+from api.members import answer_of, cancel_comparison, find_comparison, members_of, submit_comparison
 from api.pagination import Page, Paged, unknown_cursor
 from api.reports.loading import report_of
 from api.reports.page import POLICY, page_of
@@ -21,7 +21,6 @@ from api.reports.tables import csv_of, markdown_of
 from api.resources import Held
 from api.schemas.comparisons import Comparison, ComparisonValidation, PlannedVariant, comparison_of
 from api.schemas.jobs import Job
-from core.bell import ring
 from core.queries import comparisons, jobs
 from core.spec import ComparisonSpec
 
@@ -45,13 +44,7 @@ def create_comparison(
     settings = resources.settings
     found = admit_comparison(body, settings)
     row, replayed = submit_comparison(resources.database, caller.tenant_id, found, idempotency_key, settings)
-    for needs_cuda in {item.spec.resources.device.startswith("cuda") for item in found.variants}:
-        ring(settings, needs_cuda)
-    response.headers["Location"] = f"/v1/comparisons/{row.id}"
-    if replayed:
-        response.headers["Idempotency-Replayed"] = "true"
-    with resources.database.read() as connection:
-        return comparison_of(row, members_of(connection, [row.id])[row.id])
+    return answer_of(resources, response, found, row, replayed)
 
 
 @router.post("/comparisons:validate", openapi_extra=EXAMPLES)

@@ -149,6 +149,20 @@ def last_points(comparison_id: str, name: str, steps: int) -> Select[Any]:
     )
 
 
+def latest(comparison_id: str, names: list[str]) -> Select[Any]:
+    """(job_id, name, value, nonfinite) of the newest point of these series of all members."""
+    return (
+        select(
+            metric_series.c.job_id,
+            metric_series.c.name,
+            metric_series.c.last_value.label("value"),
+            metric_series.c.last_nonfinite.label("nonfinite"),
+        )
+        .join_from(metric_series, jobs, metric_series.c.job_id == jobs.c.id)
+        .where(jobs.c.comparison_id == comparison_id, metric_series.c.name.in_(names), metric_series.c.last_step > 0)
+    )
+
+
 def _points(comparison_id: str) -> Select[Any]:
     return (
         select(

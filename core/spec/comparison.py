@@ -23,6 +23,7 @@ Metric = Literal[
     "validation/r2",
 ]
 
+SeriesName = Annotated[str, Field(pattern=r"^(train|validation|test|bn|optimizer)/[A-Za-z0-9_.+/-]{1,100}$")]
 LONGEST_NAME = 63
 BASE_SCHEMA: dict[str, Any] = {"type": "object", "description": "A job spec, as for `POST /v1/jobs`"}
 
@@ -73,6 +74,8 @@ class ComparisonSpec(Spec):
     else the first."""
     metric: Metric | None = None
     """Default: `test/accuracy`, of a regression `test/rmse`."""
+    also: Annotated[tuple[SeriesName, ...], Field(max_length=16)] = ()
+    """Series whose last values the report shows beside the metric, for instance `bn/batch_accuracy`."""
     maximum_running: PositiveInt | None = None
     """Members that run at once; null: as many as there are slots."""
     priority: Annotated[int, Field(strict=True, ge=-100, le=100)] = -10

@@ -1,0 +1,1 @@
+"""Recipes: named comparisons as data. `core.spec.recipe` says what a file holds, `api.recipes` reads them."""
