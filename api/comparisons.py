@@ -6,16 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from api.bodies import validated
+from api.rounds import first_trials, is_over
 from api.submission import admitted
 from bn_models.architecture import Plan
 from core.errors import FieldProblem, SpecInvalid
 from core.settings import Settings
-from core.spec import ComparisonSpec, JobSpec
+from core.spec import ComparisonSpec, JobSpec, TrainingSpec
 from core.spec.base import canonical_json
 from core.spec.comparison import member_body, place_of, seeds_of
 from core.spec.problems import pointer
+from core.spec.search import STEPS, HalvingSearch, problems_of_ranges, trial_name
 from core.spec.variation import Variant, variants_of
 
+BASE = "base"
 RATE = "optimizer.learning_rate"
 LEFT_TO_THE_COMPARISON = {
     "priority": "members have the `priority` of the comparison: set it there",
@@ -51,6 +54,13 @@ class Admitted:
     seeds: tuple[int, ...]
     baseline: str
     metric: str
+    searching: bool = False
+    """Rounds of a search are to come after these members."""
+
+    @property
+    def tried(self) -> int:
+        """Variants, those of a search's later rounds included."""
+        return len(self.variants) if self.spec.search is None else 1 + self.spec.search.trials
 
     def members(self) -> Iterator[tuple[AdmittedVariant, int, JobSpec]]:
         """Seed by seed, so that pairs are whole early."""
@@ -73,7 +83,11 @@ class Admitted:
             "target": self.spec.target,
             "also": list(self.spec.also),
             "seeds": list(self.seeds),
-            "variants": [_plan_of(item) for item in self.variants],
+            "variants": [
+                plan_of(item) | ({"trial": place, "rung": 0} if self.spec.search else {})
+                for place, item in enumerate(self.variants)
+            ],
+            "search": {"rung": 0, "refused": []} if self.spec.search else None,
         }
 
 
@@ -85,22 +99,55 @@ def admit_comparison(body: Any, settings: Settings) -> Admitted:
             raise SpecInvalid((FieldProblem(f"/base/{name}", "left_to_the_comparison", message),))
     seeds = seeds_of(spec)
     most = settings.maximum_members
-    variants = variants_of(spec.vary, most)
-    count = len(variants) * len(seeds)
+    variants = _variants(spec, most)
+    tried = len(variants) if spec.search is None else 1 + spec.search.trials
+    count = tried * len(seeds)
     if count > most:
         message = (
-            f"{len(variants)} variants with {len(seeds)} seeds are {count} jobs, and {most} are the most here: "
+            f"{tried} variants with {len(seeds)} seeds are {count} jobs, and {most} are the most here: "
             "take fewer, or several comparisons (EVENKEEL_MAXIMUM_MEMBERS)"
         )
         raise SpecInvalid((FieldProblem("/seeds", "too_many_members", message),))
     found = _admit_variants(spec, variants, seeds[0], settings)
-    metric = spec.metric or _usual_metric(found[0].spec)
+    metric = spec.metric or _usual_metric(found[0].spec, spec.search is not None)
     problems = [*_problems_of_metric(metric, found), *_problems_of_baseline(spec.baseline, found)]
     if problems:
         raise SpecInvalid(tuple(problems))
     baseline = spec.baseline or _usual_baseline(found)
     written_out = spec.model_copy(update={"baseline": baseline, "metric": metric})
-    return Admitted(written_out, found, seeds, baseline, metric)
+    searching = spec.search is not None and not is_over(spec.search, len(found) - 1)
+    return Admitted(written_out, found, seeds, baseline, metric, searching)
+
+
+def admit_trial(spec: ComparisonSpec, variant: Variant, seed: int, settings: Settings) -> AdmittedVariant:
+    """Raises SpecInvalid."""
+    return AdmittedVariant(variant, *admitted(member_body(spec, variant, seed), settings))
+
+
+def _variants(spec: ComparisonSpec, most: int) -> tuple[Variant, ...]:
+    """Those that are listed; or the base and the first round of a search."""
+    if (spec.vary is None) == (spec.search is None):
+        message = "has vary and search: give one of them" if spec.search else "needs vary, or search: give one of them"
+        raise SpecInvalid((FieldProblem("/vary", "vary_or_search", message),))
+    if spec.search is None:
+        return variants_of(spec.vary or {}, most)
+    problems = tuple(problems_of_ranges(spec.search))
+    if problems:
+        raise SpecInvalid(problems)
+    place = ("search", "ranges")
+    base = Variant(BASE, {}, place)
+    rung = {}
+    if isinstance(spec.search, HalvingSearch):
+        training = spec.base.get("training")
+        steps = training.get("steps") if isinstance(training, dict) else None
+        rung = {STEPS: spec.search.steps(_whole_steps(steps))[0]}
+    drawn = enumerate(first_trials(spec.search), 1)
+    return (base, *(Variant(trial_name(number, values), values | rung, place) for number, values in drawn))
+
+
+def _whole_steps(given: Any) -> int:
+    """What the base trains; what is no number of steps is refused when the base is admitted."""
+    return given if isinstance(given, int) and not isinstance(given, bool) and given > 0 else TrainingSpec().steps
 
 
 def _admit_variants(
@@ -138,11 +185,14 @@ def _told(problem: FieldProblem, names: list[str], variants: int) -> FieldProble
     return replace(problem, message=f"variant {shown}{others}: {problem.message}")
 
 
-def _usual_metric(spec: JobSpec) -> str:
-    return "test/accuracy" if spec.dataset.facts.task == "classification" else "test/rmse"
+def _usual_metric(spec: JobSpec, searched: bool) -> str:
+    split = "validation" if searched and spec.dataset.split_sizes()[1] else "test"
+    return f"{split}/accuracy" if spec.dataset.facts.task == "classification" else f"{split}/rmse"
 
 
 def _usual_baseline(found: tuple[AdmittedVariant, ...]) -> str:
+    if found[0].variant.name == BASE and found[0].variant.place[0] == "search":
+        return BASE
     without = [item.variant.name for item in found if not item.has_batch_norm]
     return without[0] if without and len(without) < len(found) else found[0].variant.name
 
@@ -168,7 +218,7 @@ def _problems_of_baseline(name: str | None, found: tuple[AdmittedVariant, ...]) 
         yield FieldProblem(pointer(("baseline",)), "unknown_variant", message)
 
 
-def _plan_of(item: AdmittedVariant) -> dict[str, Any]:
+def plan_of(item: AdmittedVariant) -> dict[str, Any]:
     spec, facts = item.spec, item.spec.dataset.facts
     others = {path: value for path, value in item.variant.changes.items() if path != RATE}
     return {

@@ -29,6 +29,7 @@ from api.routers import (
     recipes,
     verification,
 )
+from api.searches import Searcher
 from core.settings import Settings
 
 WORKER_THREADS = 20
@@ -49,9 +50,11 @@ def create_app(settings: Settings) -> FastAPI:
         connections = settings.database_pool_size + settings.database_pool_overflow
         current_default_thread_limiter().total_tokens = max(1, min(WORKER_THREADS, connections - SPARE_CONNECTIONS))
         resources = open_resources(settings, meters)
+        searcher = Searcher(resources.database, settings)
         try:
             yield {"resources": resources}
         finally:
+            searcher.close()
             close_resources(resources)
 
     app = FastAPI(

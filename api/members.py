@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from api.comparisons import Admitted, admit_comparison
+from api.comparisons import Admitted, AdmittedVariant, admit_comparison
 from api.resources import Resources
 from api.schemas.comparisons import Comparison, comparison_of
 from core.bell import ring
@@ -17,6 +17,7 @@ from core.identifiers import new_id
 from core.queries import comparisons, events
 from core.queries.events import EventDraft
 from core.settings import Settings
+from core.spec import JobSpec
 
 
 def submit_comparison(
@@ -75,19 +76,25 @@ def cancel_comparison(database: Database, tenant_id: str, comparison_id: str) ->
         before = find_comparison(connection, tenant_id, comparison_id)
         # Jobs first, their comparison last: claims lock in this order too.
         held = connection.execute(comparisons.hold_open_members(comparison_id)).all()
-        if not held and before.cancel_requested_at is None:
+        if not held and before.cancel_requested_at is None and not before.searching:
             raise Conflict(f"comparison {comparison_id} has ended, and there is nothing left to stop")
-        ended = connection.execute(comparisons.cancel_waiting_members(comparison_id)).all()
-        told = connection.execute(comparisons.request_cancel_of_members(comparison_id)).all()
-        for row in ended:
-            data = {"status": "cancelled"}
-            drafts = [EventDraft("status", "cancelled", data), EventDraft("end", "cancelled", data)]
-            connection.execute(events.append(row.id, row.base, row.attempt, drafts))
-        for row in told:
-            draft = EventDraft("status", "cancelling", {"status": "cancelling"})
-            connection.execute(events.append(row.id, row.base, row.attempt, [draft]))
-        connection.execute(comparisons.request_cancel(tenant_id, comparison_id))
-        return find_comparison(connection, tenant_id, comparison_id), bool(ended or told)
+        stopped = cancel_members(connection, comparison_id)
+        asked = connection.execute(comparisons.request_cancel(tenant_id, comparison_id)).one_or_none() is not None
+        return find_comparison(connection, tenant_id, comparison_id), stopped or (asked and before.searching)
+
+
+def cancel_members(connection: Connection, comparison_id: str) -> bool:
+    """Waiting members end, running ones are told; was there any?"""
+    ended = connection.execute(comparisons.cancel_waiting_members(comparison_id)).all()
+    told = connection.execute(comparisons.request_cancel_of_members(comparison_id)).all()
+    for row in ended:
+        data = {"status": "cancelled"}
+        drafts = [EventDraft("status", "cancelled", data), EventDraft("end", "cancelled", data)]
+        connection.execute(events.append(row.id, row.base, row.attempt, drafts))
+    for row in told:
+        draft = EventDraft("status", "cancelling", {"status": "cancelling"})
+        connection.execute(events.append(row.id, row.base, row.attempt, [draft]))
+    return bool(ended or told)
 
 
 def _replay(database: Database, tenant_id: str, found: Admitted, key: str | None, settings: Settings) -> Any:
@@ -125,19 +132,20 @@ def _insert(connection: Connection, tenant_id: str, found: Admitted, key: str | 
             metadata=spec.metadata,
             plan=found.plan(),
             maximum_running=spec.maximum_running,
+            searching=found.searching,
         )
     ).one()
-    rows = [_member(row, tenant_id, found_member) for found_member in found.members()]
+    rows = [member_row(row, variant, seed, member) for variant, seed, member in found.members()]
     connection.execute(comparisons.create_members(rows))
     connection.execute(comparisons.create_first_events([member["id"] for member in rows]))
     return row
 
 
-def _member(row: Any, tenant_id: str, member: tuple[Any, int, Any]) -> dict[str, Any]:
-    variant, seed, spec = member
+def member_row(row: Any, variant: AdmittedVariant, seed: int, spec: JobSpec) -> dict[str, Any]:
+    """The job of one member; `row` is the comparison's."""
     return {
         "id": new_id("job"),
-        "tenant_id": tenant_id,
+        "tenant_id": row.tenant_id,
         "comparison_id": row.id,
         "variant": variant.variant.name,
         "seed": seed,

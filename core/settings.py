@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     poll_seconds: Seconds | None = None
     """How often a worker with a free slot looks for queued jobs that no bell told of. Default: 0.5 on one
     machine, 5 with a broker."""
+    search_seconds: Seconds = 1.0
+    """How often the interface looks for searches whose round is over."""
     node_seconds: Seconds = 10.0
     """How often a worker writes that it is there."""
     storage_patience_seconds: Seconds = 600.0

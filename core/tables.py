@@ -128,9 +128,11 @@ comparisons = Table(
     Column("metadata", Json, nullable=False),
     Column("plan", Json, nullable=False),  # what admission made of the spec: all that a report needs beside the points
     Column("maximum_running", Integer),
+    Column("searching", Boolean, nullable=False, server_default=text("false")),  # more rounds are to come
     Column("cancel_requested_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("tenant_id", "idempotency_key"),
+    Index("ix_comparisons_searching", "searching"),
     Index("ix_comparisons_list", "tenant_id", "created_at", "id"),
 )
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from api.reports.figures import figures_of, timing_of
 from api.reports.members import Member, Point
-from api.reports.sentences import headline, sentences
+from api.reports.sentences import headline, of_the_search, sentences
 from api.reports.shapes import MemberOfReport, Report
 from api.schemas.comparisons import outcome_of
 from core.queries import comparisons
@@ -51,19 +51,24 @@ def report_of(connection: Connection, row: Any) -> Report:
         )
         for job in newest.values()
     ]
-    return build(row, members, {key: job.id for key, job in newest.items()})
+    return build(row, members, {key: job.id for key, job in newest.items()}, row.spec.get("search"))
 
 
-def build(row: Any, members: Sequence[Member], job_ids: Mapping[tuple[str, int], str]) -> Report:
-    """`row` has id, name and plan."""
+def build(
+    row: Any,
+    members: Sequence[Member],
+    job_ids: Mapping[tuple[str, int], str],
+    search: Mapping[str, Any] | None = None,
+) -> Report:
+    """`row` has id, name and plan; `search` as the comparison's spec has it."""
     figures = figures_of(row.plan, members)
     return Report(
         object="comparison_report",
         comparison_id=row.id,
         name=row.name,
-        complete=not figures.missing,
+        complete=not figures.missing and not getattr(row, "searching", False),
         sentence=headline(figures),
-        sentences=sentences(figures),
+        sentences=[*of_the_search(search, row.plan, figures), *sentences(figures)],
         figures=figures,
         figures_sha256=sha256(canonical_json(asdict(figures))).hexdigest(),
         timing=timing_of(row.plan, members),

@@ -1,5 +1,8 @@
 """Plain sentences that the figures support, and no more."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from api.reports.numbers import interval, plural, shown
 from api.reports.shapes import Absent, Figures, VariantFigures
 from api.reports.statistics import Estimate
@@ -30,6 +33,28 @@ def sentences(figures: Figures) -> list[str]:
             end = ", the highest tried" if group.highest_stable == group.highest_tried else ""
             found.append(f"The highest stable learning rate{name} is {group.highest_stable:g}{end} ({group.rule}).")
     return found
+
+
+def of_the_search(search: Mapping[str, Any] | None, plan: Mapping[str, Any], figures: Figures) -> list[str]:
+    """How far a search is, and what it has found; nothing of a comparison that lists its variants."""
+    state = plan.get("search")
+    if search is None or state is None:
+        return []
+    trials = [variant for variant in plan["variants"] if variant["trial"]]
+    tried = len(trials) + len(state["refused"])
+    here = {variant["name"] for variant in trials if variant["rung"] == state["rung"]}
+    ended = [variant for variant in figures.variants if variant.name in here and variant.final.mean is not None]
+    told = [f"Search ({search['kind']}): {tried} of {search['trials']} trials."]
+    if ended:
+        sign = 1.0 if figures.higher_is_better else -1.0
+        best = max(ended, key=lambda variant: sign * (variant.final.mean or 0.0))
+        of_all = f"the final {figures.metric.replace('/', ' ')} {shown(best.final.mean, figures.metric)}"
+        told.append(f"The best trial is {best.name}, with {of_all} in the mean.")
+    if state["rung"]:
+        told.append(f"{len(trials) - len(here)} trials were left behind: their figures are of fewer steps.")
+    if state["refused"]:
+        told.append(f"{plural(len(state['refused']), 'trial')} could not be run: {state['refused'][0]['why']}")
+    return [" ".join(told)]
 
 
 def versus_baseline(variant: VariantFigures, figures: Figures) -> str:

@@ -1,5 +1,6 @@
 """Comparisons: submit, validate, list, look at, cancel; their members, and their report."""
 
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -60,8 +61,10 @@ def validate_comparison(caller: JobReader, body: Body, resources: Held) -> Compa
         metric=found.metric,
         baseline=found.baseline,
         seeds=list(found.seeds),
-        members=len(found.variants) * len(found.seeds),
-        estimated_seconds=round(len(found.seeds) * sum(variant.estimated_seconds for variant in variants), 3),
+        members=found.tried * len(found.seeds),
+        estimated_seconds=round(
+            len(found.seeds) * found.tried * fmean(variant.estimated_seconds for variant in variants), 3
+        ),
         variants=variants,
     )
 

@@ -45,7 +45,8 @@ class Comparison(BaseModel):
     id: str
     name: str
     status: ComparisonStatus
-    """`succeeded` when every member has ended, however it ended: `members` says how."""
+    """`succeeded` when every member has ended, however it ended: `members` says how; and no round of a search is to
+    come."""
     terminal: bool
     metric: str
     baseline: str
@@ -127,7 +128,9 @@ def outcome_of(state: str, error: dict[str, Any] | None) -> str:
 def _status(row: Any, members: Sequence[Any]) -> ComparisonStatus:
     still = [member for member in members if member.state not in TERMINAL]
     if not still:
-        return "cancelled" if row.cancel_requested_at is not None else "succeeded"
+        if row.cancel_requested_at is not None:
+            return "cancelled"
+        return "running" if row.searching else "succeeded"
     if all(member.cancel_requested_at is not None for member in still):
         return "cancelling"
     begun = any(member.started_at is not None or member.state in TERMINAL for member in members)

@@ -33,6 +33,29 @@ def one(tenant_id: str, comparison_id: str) -> Select[Any]:
     return select(comparisons).where(comparisons.c.tenant_id == tenant_id, comparisons.c.id == comparison_id)
 
 
+def by_id(comparison_id: str) -> Select[Any]:
+    """For the service itself, whoever's it is."""
+    return select(comparisons).where(comparisons.c.id == comparison_id)
+
+
+def held(comparison_id: str) -> Select[Any]:
+    """As `by_id`, and nobody else goes on with its search before the transaction ends."""
+    return by_id(comparison_id).with_for_update()
+
+
+def searching() -> Select[Any]:
+    """Ids of comparisons whose search has rounds to come."""
+    return select(comparisons.c.id).where(comparisons.c.searching.is_(True)).order_by(comparisons.c.id)
+
+
+def go_on(comparison_id: str, plan: dict[str, Any], searching: bool) -> Update:
+    return update(comparisons).where(comparisons.c.id == comparison_id).values(plan=plan, searching=searching)
+
+
+def end_search(comparison_id: str) -> Update:
+    return update(comparisons).where(comparisons.c.id == comparison_id).values(searching=False)
+
+
 def by_idempotency_key(tenant_id: str, key: str) -> Select[Any]:
     return select(comparisons).where(comparisons.c.tenant_id == tenant_id, comparisons.c.idempotency_key == key)
 
@@ -60,6 +83,7 @@ def states(comparison_ids: list[str]) -> Select[Any]:
     """As `members`, of many comparisons, and only what their status is made of."""
     return (
         select(
+            jobs.c.id,
             jobs.c.comparison_id,
             jobs.c.variant,
             jobs.c.seed,

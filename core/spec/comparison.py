@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from core.errors import FieldProblem, SpecInvalid
 from core.spec.base import MetadataKey, MetadataValue, Name, PositiveInt, Spec
 from core.spec.problems import pointer
+from core.spec.search import SearchSpec
 from core.spec.variation import LONGEST_LIST, VARY_SCHEMA, Variant, put
 
 Metric = Literal[
@@ -62,7 +63,10 @@ class ComparisonSpec(Spec):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16, default_factory=dict)]
     """Of the comparison, and of each member that its base gives none."""
     base: Annotated[dict[str, Any], WithJsonSchema(BASE_SCHEMA)]
-    vary: Annotated[dict[str, Any], WithJsonSchema(VARY_SCHEMA)]
+    vary: Annotated[dict[str, Any] | None, WithJsonSchema(VARY_SCHEMA)] = None
+    """Variants that are listed; or `search`."""
+    search: SearchSpec | None = None
+    """Variants that are drawn from ranges: `random`, `tpe`, or `halving`, beside the base itself (`base`)."""
     seeds: Annotated[int | list[int], BeforeValidator(_number_or_seeds)] = 3
     """How many, counted up from the base's `training.seed`; or which. Members of one seed begin with the same
     weights in every layer that their variants share, see the same data in the same order, and all share a split."""
@@ -73,7 +77,8 @@ class ComparisonSpec(Spec):
     """The variant that others are compared with; default: the first without batch norm where that varies,
     else the first."""
     metric: Metric | None = None
-    """Default: `test/accuracy`, of a regression `test/rmse`."""
+    """Default: `test/accuracy`, of a regression `test/rmse`; of a search that of the validation split, where there is
+    one, so that what is found is not found on the test rows."""
     also: Annotated[tuple[SeriesName, ...], Field(max_length=16)] = ()
     """Series whose last values the report shows beside the metric, for instance `bn/batch_accuracy`."""
     maximum_running: PositiveInt | None = None

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("metadata", json, nullable=False),
         sa.Column("plan", json, nullable=False),
         sa.Column("maximum_running", sa.Integer(), nullable=True),
+        sa.Column("searching", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("cancel_requested_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_comparisons_tenant_id_tenants")),
@@ -32,6 +33,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant_id", "idempotency_key", name=op.f("uq_comparisons_tenant_id_idempotency_key")),
     )
     op.create_index("ix_comparisons_list", "comparisons", ["tenant_id", "created_at", "id"])
+    op.create_index("ix_comparisons_searching", "comparisons", ["searching"])
     op.add_column("jobs", sa.Column("comparison_id", sa.String(length=40), nullable=True))
     op.add_column("jobs", sa.Column("variant", sa.String(length=80), nullable=True))
     op.add_column("jobs", sa.Column("seed", sa.BigInteger(), nullable=True))
@@ -45,5 +47,6 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_comparison", "jobs")
     for name in (*MEMBER_COLUMNS, "forked_from"):
         op.drop_column("jobs", name)
+    op.drop_index("ix_comparisons_searching", "comparisons")
     op.drop_index("ix_comparisons_list", "comparisons")
     op.drop_table("comparisons")
