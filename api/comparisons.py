@@ -140,7 +140,14 @@ def _variants(spec: ComparisonSpec, most: int) -> tuple[Variant, ...]:
     if isinstance(spec.search, HalvingSearch):
         training = spec.base.get("training")
         steps = training.get("steps") if isinstance(training, dict) else None
-        rung = {STEPS: spec.search.steps(_whole_steps(steps))[0]}
+        rungs = spec.search.steps(_whole_steps(steps))
+        if len(set(rungs)) < len(rungs):
+            message = (
+                f"is {spec.search.rungs}, which for {rungs[-1]} steps gives rungs of {', '.join(map(str, rungs))}: "
+                "take fewer, or raise base.training.steps"
+            )
+            raise SpecInvalid((FieldProblem("/search/rungs", "rungs_without_steps", message),))
+        rung = {STEPS: rungs[0]}
     drawn = enumerate(first_trials(spec.search), 1)
     return (base, *(Variant(trial_name(number, values), values | rung, place) for number, values in drawn))
 

@@ -116,6 +116,8 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
         ("time left", duration(here.progress.eta_seconds)),
         ("created", here.created_at.isoformat(timespec="seconds")),
     ]
+    if here.forked_from is not None:
+        rows.append(("forked from", f"{here.forked_from['job_id']}, step {here.forked_from['step']:,}"))
     rows += [(name, number(value, 6)) for name, value in sorted(here.latest_metrics.items())]
     rows += [(f"result {name}", _shown(value)) for name, value in (here.result or {}).items()]
     rows += [(f"error {name}", _shown(value)) for name, value in (here.error or {}).items()]

@@ -25,6 +25,11 @@ FORTY = {
     "seeds": 5,
     "maximum_running": 2,
 }
+RATES = {"optimizer.learning_rate": {"low": 0.01, "high": 100.0, "log": True}}
+SEARCHES = {
+    "halving": {"kind": "halving", "ranges": RATES, "trials": 9, "rungs": 2},
+    "tpe": {"kind": "tpe", "ranges": RATES, "trials": 8, "first_trials": 4, "at_once": 2},
+}
 PATIENT = {"EVENKEEL_ATTEMPTS_WITHOUT_PROGRESS": "1000"}
 """Kills come faster here than small members make progress; that they end as they should is the point."""
 
@@ -86,3 +91,23 @@ def test_a_comparison_of_40_members_survives_kills_of_everything_at_random(servi
     assert made.refresh().members == undisturbed.members
     assert report["figures"] == golden["figures"]
     assert report["figures_sha256"] == golden["figures_sha256"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_search_that_is_killed_at_random_tries_the_same_trials_and_gives_the_same_report(
+    service: Service, kind: str
+) -> None:
+    client = service.client()
+    body = {"base": BASE, "search": SEARCHES[kind], "seeds": 1, "maximum_running": 2}
+    golden = report_of(client, client.comparisons.submit(body).wait(200))
+
+    made = client.comparisons.submit(body)
+    hits = killed_until_the_end(service, client, made, seed=2, pause=2.0)
+    report = report_of(client, made)
+
+    print(f"{kind}: {hits} kills; {report['sentences'][0]}")
+    assert hits >= 3
+    assert report["figures"] == golden["figures"]
+    assert report["sentences"] == golden["sentences"]

@@ -233,6 +233,7 @@ def test_a_comparison_has_variants_or_a_search_and_a_search_a_budget(service: Se
         ({"search": random | {"kind": "grid"}}, "/search/kind", "random, tpe, halving"),
         ({"search": random | {"ranges": {}}}, "/search/ranges", "at least 1"),
         ({"search": random | {"trials": 900}}, "/seeds", "are the most here"),
+        ({"search": random | {"kind": "halving", "rungs": 9}}, "/search/rungs", "take fewer"),
         ({"search": halved}, "/search/ranges/training.steps", "halving, which decides"),
     ]:
         problem = service.post("/v1/comparisons", {"base": BASE} | body, 422)["errors"][0]

@@ -108,3 +108,29 @@ def test_the_table_of_members_shows_running_ones_first_when_not_all_fit(home, en
 
     assert table.row_count == 2
     assert "████" in console.export_text()
+
+
+def test_a_member_is_forked_and_says_where_it_came_from(evenkeel, home, ended):
+    with Client(home=home) as client:
+        source = client.comparisons.members(ended)[0]
+
+    result = evenkeel("fork", source.id, "--set", "training.steps=80", "--set", "name=longer", "--json")
+    fork = json.loads(result.stdout)
+    with Client(home=home) as client:
+        done = client.wait(fork["id"], 100)
+
+    assert fork["forked_from"] == {"job_id": source.id, "step": 60}
+    assert (done.name, done.status, done.progress.step) == ("longer", "succeeded", 80)
+    assert done.forked_from == fork["forked_from"]
+    assert f"{source.id}, step 60" in " ".join(evenkeel("job", done.id).stdout.split())
+
+
+def test_a_search_runs_to_its_report(evenkeel):
+    search = {"kind": "halving", "ranges": {"optimizer.learning_rate": {"low": 0.01, "high": 1.0}}, "trials": 3}
+    body = {"base": COMPARISON["base"], "search": search | {"rungs": 2}, "seeds": 1, "name": "rates"}
+
+    result = evenkeel("compare", "run", "-", stdin=json.dumps(body))
+
+    assert result.exit_code == 0
+    assert "Search (halving): 3 of 3 trials. The best trial is #" in result.stdout
+    assert "2 trials were left behind" in result.stdout
