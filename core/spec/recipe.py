@@ -19,6 +19,8 @@ class SizeSpec(Spec):
 
     about: Text
     """How long it takes, in words."""
+    data: Source | None = None
+    """Its default, where that is not the recipe's."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Values by dotted path into the comparison, for instance `base.training.steps`."""
 
@@ -63,7 +65,7 @@ def comparison_body(recipe: RecipeSpec, run: RecipeRun) -> dict[str, Any]:
     body["metadata"] = {"recipe": recipe.name, "size": run.size} | body.get("metadata", {})
     for path, value in recipe.sizes[run.size].changes.items():
         _put(body, path, value)
-    data = run.data or recipe.data[0]
+    data = run.data or recipe.sizes[run.size].data or recipe.data[0]
     given = body["base"].get("dataset", {})
     body["base"]["dataset"] = data if isinstance(data, dict) else _moved(given, data)
     for path, value in run.changes.items():

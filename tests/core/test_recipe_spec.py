@@ -51,6 +51,15 @@ def test_a_source_takes_the_place_of_the_recipe_s_and_a_data_set_all_of_it() -> 
     assert body(data=whole)["base"]["dataset"] == whole
 
 
+def test_a_size_may_have_data_of_its_own() -> None:
+    sizes = RECIPE["sizes"] | {"quick": {"about": "soon", "data": "iris"}}
+    recipe = RecipeSpec.model_validate(RECIPE | {"sizes": sizes})
+
+    assert comparison_body(recipe, RecipeRun())["base"]["dataset"]["source"] == "iris"
+    assert comparison_body(recipe, RecipeRun(size="full"))["base"]["dataset"]["source"] == "digits"
+    assert comparison_body(recipe, RecipeRun(data="wine"))["base"]["dataset"]["source"] == "wine"
+
+
 def test_a_path_that_leads_into_no_object_is_refused_where_it_stands() -> None:
     with pytest.raises(SpecInvalid, match="change seeds itself"):
         body(changes={"seeds.first": 1})

@@ -77,4 +77,4 @@ def test_a_trial_is_named_after_its_number_and_its_values() -> None:
         "#3 learning_rate=0.01235, tail=drop"
     )
     assert trial_name(4, {"network.hidden": [1, 2]}) == "#4"
-    assert trial_name(5, {f"a.{place}" * 8: 1.0 for place in range(9)}) == "#5"
+    assert trial_name(5, {f"a.{'long' * 5}{place}": 1.0 for place in range(9)}) == "#5"
