@@ -9,11 +9,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from core.db import Database, insert_many
 from core.identifiers import new_id
-from core.queries import checkpoints, events, health, jobs, keys, layers, leases, metrics, models
+from core.queries import checkpoints, comparisons, events, health, jobs, keys, layers, leases, metrics, models
 from core.queries.events import EventDraft
 from core.tables import SCHEMA_HEAD, metric_points
 from migrations.apply import upgrade
 from tests.servers import fresh_database
+
+FLAGS = {"complete": False, "best": False}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -233,3 +235,39 @@ def test_reports_on_layers_are_kept_to_the_newest_and_found_by_step(connection: 
     assert connection.execute(layers.newest(ours, 19)).one_or_none() is None
     connection.execute(layers.remove_after(ours, 25))
     assert list(connection.execute(layers.steps(ours)).scalars()) == [20]
+
+
+def test_a_fork_begins_with_the_points_up_to_its_checkpoint_and_their_latest_values(
+    connection: Connection, tenant: str
+) -> None:
+    source = job(connection, tenant)
+    fork = job(connection, tenant, forked_from=source.id)
+    late = connection.execute(metrics.create_series(source.id, "bn/late")).scalar_one()
+    loss = connection.execute(metrics.create_series(source.id, "train/loss")).scalar_one()
+    rows = metrics.point_rows(loss, [1, 2, 3, 4], [4.0, float("inf"), 2.0, 1.0]) + metrics.point_rows(late, [4], [9.0])
+    insert_many(connection, metric_points, rows)
+
+    connection.execute(jobs.copy_series(source.id, fork.id, 2))
+    connection.execute(jobs.copy_points(source.id, fork.id, 2))
+    connection.execute(jobs.latest_of_copies(fork.id))
+
+    (series,) = connection.execute(metrics.all_series(fork.id)).all()
+    assert (series.name, series.last_step, series.last_value, series.last_nonfinite) == ("train/loss", 2, None, 2)
+    assert [point.step for point in connection.execute(metrics.points(series.id))] == [1, 2]
+    connection.execute(
+        checkpoints.create(id="c", job_id=fork.id, step=2, attempt=0, name="f", sha256="", bytes=1, **FLAGS)
+    )
+    assert connection.execute(checkpoints.of_forks(source.id)).scalars().all() == ["f"]
+    assert connection.execute(checkpoints.of_forks(fork.id)).scalars().all() == []
+
+
+def test_a_search_goes_on_in_its_row(connection: Connection, tenant: str) -> None:
+    made = {"spec": {}, "spec_sha256": "", "name": "n", "metadata": {}, "plan": {"rung": 0}}
+    for comparison_id, searching in (("cmp_1", True), ("cmp_2", False)):
+        connection.execute(comparisons.create(id=comparison_id, tenant_id=tenant, searching=searching, **made))
+
+    assert connection.execute(comparisons.searching()).scalars().all() == ["cmp_1"]
+    connection.execute(comparisons.go_on("cmp_1", {"rung": 1}, searching=True))
+    assert connection.execute(comparisons.held("cmp_1")).one().plan == {"rung": 1}
+    connection.execute(comparisons.end_search("cmp_1"))
+    assert connection.execute(comparisons.searching()).scalars().all() == []
