@@ -29,7 +29,9 @@ def measure_and_evaluate(run: Run, begin: Callable[[Phase], None]) -> Trained:
     network, data = run.progress.network, run.data
     if not has_statistics(network):
         begin("evaluating")
-        return Trained(evaluate(network, data, data.test), shifted=scores_of_shifts(run, None))
+        trained = Trained(evaluate(network, data, data.test), shifted=scores_of_shifts(run, None))
+        run.reporter.flush()
+        return trained
     begin("population_statistics")
     statistics, population = measure_population(run)
     begin("evaluating")

@@ -31,10 +31,11 @@ def test_an_input_that_is_not_shifted_has_the_scores_of_the_test_and_a_faint_one
 
 
 def test_without_batch_norm_shifted_inputs_have_one_score(tmp_path: Path):
-    found, _ = result(tmp_path, batch_norm=False, evaluation={"input_shifts": [{"scale": 0.5}]})
+    found, sink = result(tmp_path, batch_norm=False, evaluation={"input_shifts": [{"scale": 0.5}]})
 
     assert found["shifted"][0]["batch"] is None
     assert set(found["shifted"][0]["served"]) == {"loss", "accuracy"}
+    assert sink.points["test/loss_x0.5+0"] == {40: found["shifted"][0]["served"]["loss"]}
 
 
 def test_batches_of_one_class_spoil_what_is_learned_and_the_gap_says_why(tmp_path: Path):
