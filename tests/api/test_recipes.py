@@ -14,7 +14,7 @@ from tests.api.bench import Tenant
 from tests.api.service import Service
 
 ROOT = Path(__file__).parents[2]
-QUICK_STEPS = 100_000
+QUICK_STEPS = 200_000
 """Of all members: ten minutes of two cores at the speed of a small network, and far more than any needs."""
 
 
@@ -61,7 +61,7 @@ def test_a_recipe_is_shown_with_the_comparisons_that_it_is(client: TestClient, t
     assert listed["data"][0] == shown
     assert shown["sizes"]["full"]["comparison"]["base"]["training"]["steps"] == 50_000
     answer = client.post("/v1/comparisons:validate", headers=tenant.headers, json=shown["sizes"]["quick"]["comparison"])
-    assert answer.json()["members"] == 4
+    assert answer.json()["members"] == 6
 
 
 def test_a_run_is_a_comparison_that_says_which_recipe_it_is(client: TestClient, tenant: Tenant) -> None:
