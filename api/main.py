@@ -9,10 +9,11 @@ from fastapi import FastAPI
 
 from api.documentation import describe
 from api.edge import Edge
+from api.inference.hot import HotPath
 from api.meters import Meters
 from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
-from api.routers import architectures, docs, events, health, jobs, keys, metrics, models, nodes, predict
+from api.routers import architectures, docs, events, health, jobs, keys, metrics, models, nodes
 from core.settings import Settings
 
 WORKER_THREADS = 20
@@ -46,8 +47,9 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(Edge, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
+    app.add_middleware(HotPath, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
     add_problem_handlers(app)
-    for noun in (jobs, events, metrics, models, predict, keys, architectures, nodes, health, docs):
+    for noun in (jobs, events, metrics, models, keys, architectures, nodes, health, docs):
         app.include_router(noun.router)
     describe(app)
     return app

@@ -18,12 +18,5 @@ class Meters:
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
-        self.predicted_rows = Counter("evenkeel_predict_rows", "Rows predicted", ["model"], registry=self.registry)
-        self.predict_latency = Histogram(
-            "evenkeel_predict_seconds",
-            "Time from a read body to its predictions",
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        )
         self.streams = Gauge("evenkeel_event_streams", "Streams and long polls that are open", registry=self.registry)
         self.jobs = Gauge("evenkeel_jobs", "Jobs by state", ["state"], registry=self.registry)

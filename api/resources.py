@@ -5,8 +5,12 @@ from typing import Annotated, TypedDict, cast
 
 from fastapi import Depends, Request
 
+from api.inference.answering import Answering
+from api.inference.collecting import EngineCollector
 from api.inference.engine import Engine
+from api.inference.resolution import Resolver
 from api.keycache import KeyCache
+from api.keycheck import checked
 from api.meters import Meters
 from api.streaming import Streams
 from core.artifacts import ArtifactStore
@@ -20,6 +24,8 @@ class Resources:
     database: Database
     artifacts: ArtifactStore
     engine: Engine
+    resolver: Resolver
+    answering: Answering
     streams: Streams
     keys: KeyCache
     meters: Meters
@@ -34,19 +40,25 @@ def open_resources(settings: Settings, meters: Meters) -> Resources:
     artifacts = ArtifactStore(
         settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes
     )
+    engine = Engine(artifacts, settings.model_memory_bytes, settings.predict_queue_rows, settings.predict_threads)
+    meters.registry.register(EngineCollector(engine))
     return Resources(
         settings=settings,
         database=database,
         artifacts=artifacts,
-        engine=Engine(artifacts, settings.model_memory_bytes),
+        engine=engine,
+        resolver=Resolver(database, engine),
+        answering=Answering(engine.batcher, settings.maximum_predict_rows, settings.predict_seconds),
         streams=Streams(database, meters),
-        keys=KeyCache(),
+        keys=KeyCache(lambda text: checked(database, text)),
         meters=meters,
     )
 
 
 def close_resources(resources: Resources) -> None:
     resources.streams.close()
+    resources.resolver.close()
+    resources.answering.close()
     resources.engine.close()
     resources.artifacts.close()
     resources.database.close()

@@ -10,6 +10,10 @@ EvenkeelError
 ├── Conflict               409  the job's state, or a first request still running, forbids it
 ├── IdempotencyMismatch    422  the key was used with another body
 ├── TooLarge               413  a body beyond the configured limit
+├── Overloaded             429  more is waiting than may wait; try again
+├── Unsupported            501  a part of a protocol that is not served here
+├── DeadlinePassed         504  no answer within the time that the request gave
+├── UnsupportedMedia       415  a body in a form or an encoding that is not read here
 ├── Unavailable            503  the database or a model is away for now; try again
 ├── StorageFailed          507  artifact bytes can not be written or read
 ├── SettingsInvalid             an environment variable or a flag that can not be used
@@ -94,6 +98,22 @@ class IdempotencyMismatch(EvenkeelError):
 
 class TooLarge(EvenkeelError):
     status, code = 413, "too_large"
+
+
+class UnsupportedMedia(EvenkeelError):
+    status, code = 415, "unsupported_media_type"
+
+
+class Overloaded(EvenkeelError):
+    status, code, retryable = 429, "overloaded", True
+
+
+class Unsupported(EvenkeelError):
+    status, code = 501, "unsupported"
+
+
+class DeadlinePassed(EvenkeelError):
+    status, code, retryable = 504, "deadline_passed", True
 
 
 class Unavailable(EvenkeelError):

@@ -77,6 +77,12 @@ class Settings(BaseSettings):
     maximum_predict_rows: Annotated[int, Field(ge=1)] = 100_000
     model_memory_bytes: Annotated[int, Field(ge=1)] = 1024**3
     """Bound on the bytes of model files that the inference engine keeps loaded."""
+    predict_queue_rows: Annotated[int, Field(ge=1)] = 4096
+    """Rows that may wait for one model in one process; who comes later is told so at once."""
+    predict_seconds: Seconds = 30.0
+    """How long a prediction may take, waiting included, where its request does not say."""
+    predict_threads: Annotated[int, Field(ge=1)] | None = None
+    """Batches that one process runs at the same time; default: the cores that it may use, at most 4."""
     log_level: str = "info"
 
     @field_validator("database_url_file", "broker_url_file", "api_key_file")

@@ -111,6 +111,7 @@ def put_alias(
         if connection.execute(models.move_alias(model.id, alias, wanted.version)).rowcount == 0:
             connection.execute(models.create_alias(model.id, alias, wanted.version))
         row = connection.execute(models.alias(model.id, alias)).one()
+    resources.resolver.moved(model.id)
     return alias_of(name, row)
 
 
@@ -120,6 +121,7 @@ def delete_alias(caller: ModelWriter, name: ModelName, alias: AliasName, resourc
         model = find_model(connection, caller.tenant_id, name)
         if connection.execute(models.delete_alias(model.id, alias)).rowcount == 0:
             raise NotFound(f"model {name} has no alias {alias}")
+    resources.resolver.moved(model.id)
     return Removed(model=name, name=alias)
 
 

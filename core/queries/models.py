@@ -34,7 +34,7 @@ def last_versions(model_ids: list[str]) -> Select[Any]:
 def resolve(tenant_id: str, name: str, number: int | None, alias_name: str | None) -> Select[Any]:
     """One version of a model, without its card: by number, else by alias; with neither, `latest` or else the newest.
 
-    One indexed read, asked before every prediction, so that a moved alias counts at once.
+    One indexed read; predictions remember its answer for a moment.
     """
     wanted = and_(aliases.c.model_id == models.c.id, aliases.c.name == (alias_name or DEFAULT_ALIAS))
     statement = (
@@ -42,6 +42,7 @@ def resolve(tenant_id: str, name: str, number: int | None, alias_name: str | Non
             model_versions.c.model_id,
             model_versions.c.version,
             model_versions.c.artifacts,
+            model_versions.c.weights_sha256,
             model_versions.c.statistics_sha256,
         )
         .join(models, models.c.id == model_versions.c.model_id)

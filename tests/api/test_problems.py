@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from api.main import create_app
+from core.artifacts import ArtifactStore
 from core.settings import Settings
 from tests.api.application import TestClient
 from tests.api.bench import Tenant, classifier, publish
@@ -113,8 +114,9 @@ def test_a_spec_that_is_not_json_is_malformed(client: TestClient, tenant: Tenant
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_beyond_the_limit_is_refused_while_it_arrives(
-    client: TestClient, tenant: Tenant, settings: Settings, chunked: bool
+    client: TestClient, tenant: Tenant, settings: Settings, store: ArtifactStore, chunked: bool
 ) -> None:
+    publish(tenant, store, "m", *classifier(), number=1)
     body = b" " * (settings.maximum_body_bytes + 1)
     content = iter([body[:100], body[100:]]) if chunked else body
 

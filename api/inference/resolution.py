@@ -1,0 +1,97 @@
+"""Which version answers: a name with a version or an alias, resolved in the database, remembered for a moment.
+
+A moved alias counts at once in the process that moved it, and in every other within ROUTE_SECONDS, or as soon
+as the new version is loaded and warm where that takes longer; until then the old one answers.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from api.inference.engine import Engine, Found
+from api.inference.lanes import Lane
+from api.models import resolve
+from api.remembered import Remembered
+from core.db import Database
+from core.queries import models
+
+ROUTE_SECONDS = 1.0
+"""How old the answer of the database may be."""
+AGAIN_SECONDS = 0.25
+"""From this age on it is asked again, beside the requests."""
+LOOK_UP_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request names. Neither version nor alias: `latest`, or else the newest."""
+
+    tenant_id: str
+    name: str
+    version: int | None = None
+    alias: str | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    model_id: str
+    lane: Lane
+
+
+class Resolver:
+    def __init__(self, database: Database, engine: Engine) -> None:
+        self._database = database
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(LOOK_UP_THREADS, thread_name_prefix="resolve")
+        self._routes: Remembered[Wanted, Route] = Remembered(AGAIN_SECONDS, ROUTE_SECONDS)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def known(self, wanted: Wanted) -> Lane | None:
+        """The version that answers, when that is known and it is in memory; no waiting."""
+        route = self._routes.get(wanted, lambda: self._look_up(wanted))
+        if route is None or not route.lane.alive:
+            return None
+        self._engine.loaded(route.lane.key)
+        return route.lane
+
+    async def find(self, wanted: Wanted) -> Lane:
+        """The version that answers, loaded where it is not. Raises NotFound, Unavailable."""
+        lane = self.known(wanted)
+        if lane is None:
+            self._routes.forget(lambda route: not route.lane.alive)
+            lane = (await self._routes.fetch(wanted, lambda: self._look_up(wanted))).lane
+        return lane
+
+    def moved(self, model_id: str) -> None:
+        """An alias of this model is another's now; from any thread."""
+        self._routes.forget(lambda route: route.model_id == model_id)
+
+    async def _look_up(self, wanted: Wanted) -> Route:
+        loop = asyncio.get_running_loop()
+        found, card = await loop.run_in_executor(self._threads, self._read, wanted)
+        key = (found.model_id, found.version)
+        lane = self._engine.loaded(key)
+        if lane is None:
+            self._routes.hold(wanted)
+            if card is None:  # it left memory while the database was asked
+                card = await loop.run_in_executor(self._threads, self._card, key)
+            of_version = Found(wanted.name, found.artifacts, found.statistics_sha256, found.weights_sha256)
+            lane = await self._engine.load(key, of_version, card)
+        return Route(found.model_id, lane)
+
+    def _read(self, wanted: Wanted) -> tuple[Any, dict[str, Any] | None]:
+        """The version, and its card where it has to be loaded; no connection is held while a file is read."""
+        with self._database.read() as connection:
+            found = resolve(connection, wanted.tenant_id, wanted.name, wanted.version, wanted.alias)
+            key = (found.model_id, found.version)
+            if self._engine.holds(key):
+                return found, None
+            return found, connection.execute(models.card(*key)).scalar_one()
+
+    def _card(self, key: tuple[str, int]) -> dict[str, Any]:
+        with self._database.read() as connection:
+            card: dict[str, Any] = connection.execute(models.card(*key)).scalar_one()
+        return card
