@@ -13,7 +13,19 @@ from api.inference.hot import HotPath
 from api.meters import Meters
 from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
-from api.routers import architectures, docs, events, health, jobs, keys, metrics, models, nodes
+from api.routers import (
+    adapters,
+    architectures,
+    docs,
+    events,
+    health,
+    inference_protocol,
+    jobs,
+    keys,
+    metrics,
+    models,
+    nodes,
+)
 from core.settings import Settings
 
 WORKER_THREADS = 20
@@ -49,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Edge, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
     app.add_middleware(HotPath, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
     add_problem_handlers(app)
-    for noun in (jobs, events, metrics, models, keys, architectures, nodes, health, docs):
+    for noun in (jobs, events, metrics, models, inference_protocol, adapters, keys, architectures, nodes, health, docs):
         app.include_router(noun.router)
     describe(app)
     return app

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from api.inference.answering import Answering
 from api.inference.collecting import EngineCollector
 from api.inference.engine import Engine
+from api.inference.grants import Grants
 from api.inference.resolution import Resolver
 from api.keycache import KeyCache
 from api.keycheck import checked
@@ -25,6 +26,7 @@ class Resources:
     artifacts: ArtifactStore
     engine: Engine
     resolver: Resolver
+    grants: Grants
     answering: Answering
     streams: Streams
     keys: KeyCache
@@ -41,16 +43,19 @@ def open_resources(settings: Settings, meters: Meters) -> Resources:
         settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes
     )
     engine = Engine(artifacts, settings.model_memory_bytes, settings.predict_queue_rows, settings.predict_threads)
+    resolver = Resolver(database, engine)
+    keys = KeyCache(lambda text: checked(database, text))
     meters.registry.register(EngineCollector(engine))
     return Resources(
         settings=settings,
         database=database,
         artifacts=artifacts,
         engine=engine,
-        resolver=Resolver(database, engine),
+        resolver=resolver,
+        grants=Grants(keys, resolver),
         answering=Answering(engine.batcher, settings.maximum_predict_rows, settings.predict_seconds),
         streams=Streams(database, meters),
-        keys=KeyCache(lambda text: checked(database, text)),
+        keys=keys,
         meters=meters,
     )
 

@@ -219,8 +219,8 @@ class Field:
         parts: dict[str, float] = dict.fromkeys(("parse", "queue", "input", "compute", "output", "reply"), 0.0)
         for part in parts:
             parts[part] = _value(text, f'evenkeel_inference_seconds_total{{model="{self.family}",part="{part}"')
-        requests = _value(text, "evenkeel_http_request_seconds_count{")
-        whole = _value(text, "evenkeel_http_request_seconds_sum{")
+        requests = _value(text, "evenkeel_inference_request_seconds_count{")
+        whole = _value(text, "evenkeel_inference_request_seconds_sum{")
         told = ", ".join(f"{part} {seconds / requests * 1e6:.1f} µs" for part, seconds in parts.items())
         return f"{told}, all {whole / requests * 1e6:.1f} µs"
 

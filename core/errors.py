@@ -7,6 +7,7 @@ EvenkeelError
 ├── Unauthorized           401  no key, or a wrong, expired or revoked one
 ├── Forbidden              403  the key lacks a scope
 ├── NotFound               404  no such thing, or another tenant's
+├── NotAllowed             405  this address does not answer this method
 ├── Conflict               409  the job's state, or a first request still running, forbids it
 ├── IdempotencyMismatch    422  the key was used with another body
 ├── TooLarge               413  a body beyond the configured limit
@@ -86,6 +87,10 @@ class Forbidden(EvenkeelError):
 
 class NotFound(EvenkeelError):
     status, code = 404, "not_found"
+
+
+class NotAllowed(EvenkeelError):
+    status, code = 405, "method_not_allowed"
 
 
 class Conflict(EvenkeelError):

@@ -21,7 +21,13 @@ from core.errors import FieldProblem, InputInvalid, Overloaded, Unavailable
 AT_ONCE_SECONDS = 0.001
 """A batch that takes no longer runs on the event loop itself: to hand it to a thread would cost more than it."""
 DEFAULT_PRIORITY = 500
-NOT_FINITE = "the model's answer is not a number: the values are far outside of what it was trained on"
+NOT_FINITE_ANSWER = "the model's answer is not a number: the values are far outside of what it was trained on"
+
+
+class NotFinite(InputInvalid):
+    """Rows that were not looked at before hold such a number; whoever read them says where."""
+
+
 Gone = Callable[[], Awaitable[Any]]
 """Ends when the client is gone."""
 
@@ -107,6 +113,8 @@ class Batcher:
 
     def _run_beside(self, loop: asyncio.AbstractEventLoop, lane: Lane, parts: list[Part]) -> None:
         chunk, began = _assembled(lane, parts)
+        if not parts:
+            return
         self._idle -= 1
         running = loop.run_in_executor(self._pool, _timed, lane.model, chunk)
 
@@ -148,6 +156,8 @@ def _watch(loop: asyncio.AbstractEventLoop, pending: Pending, gone: Gone | None)
 
 def _run_at_once(lane: Lane, parts: list[Part]) -> None:
     chunk, began = _assembled(lane, parts)
+    if not parts:
+        return
     try:
         outputs, seconds_ns = _timed(lane.model, chunk)
     except Exception as error:
@@ -165,9 +175,25 @@ def _assembled(lane: Lane, parts: list[Part]) -> tuple[Array, int]:
         chunk = pending.rows if size == len(pending.rows) else pending.rows[start : start + size]
     else:
         chunk = np.concatenate([pending.rows[start : start + size] for pending, start, size in parts])
+    if not np.isfinite(chunk).all():
+        chunk = _without_nonfinite(parts)
     tally.queue_ns += sum(began - pending.since for pending, start, _ in parts if start == 0)
     tally.input_ns += time.perf_counter_ns() - began
     return chunk, began
+
+
+def _without_nonfinite(parts: list[Part]) -> Array:
+    """The batch without the requests that hold such numbers, which are told so; a batch of none is none."""
+    kept = []
+    for part in list(parts):
+        pending, start, size = part
+        rows = pending.rows[start : start + size]
+        if np.isfinite(rows).all():
+            kept.append(rows)
+        else:
+            pending.fail(NotFinite("a value is not finite"))
+            parts.remove(part)
+    return np.concatenate(kept) if kept else pending.rows[:0]
 
 
 def _timed(model: Model, chunk: Array) -> tuple[list[Array], int]:
@@ -196,6 +222,7 @@ def _hand_out(lane: Lane, parts: list[Part], outputs: list[Array], began: int, c
         if pending.future.done():
             tally.succeeded += 1
             tally.total_ns += ended - pending.since
+    tally.last_ms = time.time_ns() // 1_000_000
     tally.rows += rows
     tally.batches += 1
     tally.sizes[rows] += 1
@@ -209,8 +236,8 @@ def _refused(pending: Pending, start: int, answers: list[Array]) -> bool:
     for index in range(len(answers[0])):
         if not all(np.isfinite(output[index]).all() for output in answers):
             pointer = f"/rows/{start + index}"
-            problem = FieldProblem(pointer, "answer_not_finite", NOT_FINITE)
-            pending.fail(InputInvalid(f"{pointer}: {NOT_FINITE}", (problem,)))
+            problem = FieldProblem(pointer, "answer_not_finite", NOT_FINITE_ANSWER)
+            pending.fail(InputInvalid(f"{pointer}: {NOT_FINITE_ANSWER}", (problem,)))
             return True
     return False
 

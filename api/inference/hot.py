@@ -8,7 +8,6 @@ import asyncio
 import logging
 import re
 import time
-from dataclasses import replace
 from functools import lru_cache
 from itertools import count
 from typing import Any
@@ -17,15 +16,13 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.inference.answering import Answering, Timing
 from api.inference.bodies import body_of
 from api.inference.resolution import Wanted
-from api.keycache import Caller
 from api.meters import Meters
 from api.problems import our_problem, unexpected
 from api.resources import Resources
 from api.schemas.models import LARGEST_VERSION
-from core.errors import EvenkeelError, FieldProblem, Forbidden, InputInvalid, NotFound, Unauthorized
+from core.errors import EvenkeelError, FieldProblem, InputInvalid, NotAllowed, NotFound
 from core.identifiers import new_id
 
 logger = logging.getLogger(__name__)
@@ -33,7 +30,7 @@ PATH = re.compile(r"/v1/models/(?P<one>[^/]+)/predict|/v2/models/(?P<two>[^/]+)(
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 PREDICT_ROUTE = "/v1/models/{name}/predict"
 INFER_ROUTE = "/v2/models/{name}/infer"
-Address = tuple[str, Wanted]
+Headers = list[tuple[bytes, bytes]]
 
 
 class HotPath:
@@ -41,24 +38,24 @@ class HotPath:
         self._app = app
         self._maximum_body_bytes = maximum_body_bytes
         self._meters = meters
-        self._prefix = new_id("req")
+        self._prefix = new_id("req").encode()
         self._numbers = count()
-        self._counters: dict[tuple[str, int], Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith(("/predict", "/infer")):
+        if scope["type"] != "http" or not scope["path"].endswith(("/predict", "/infer")):
             await self._app(scope, receive, send)
             return
-        match = PATH.fullmatch(scope["path"])
-        if match is None:
+        infer = scope["path"].endswith("/infer")
+        if not _is_hot(scope["path"]):
             await self._app(scope, receive, send)
             return
         began = time.perf_counter_ns()
-        route = INFER_ROUTE if match["two"] else PREDICT_ROUTE
-        request_id = f"{self._prefix}{next(self._numbers):x}"
-        scope["state"]["request_id"] = request_id
+        request_id = b"%b%x" % (self._prefix, next(self._numbers))
+        scope["state"]["request_id"] = request_id.decode()
         try:
-            status, headers, body = await self._answer(scope, receive, match, began)
+            if scope["method"] != "POST":
+                raise NotAllowed(f"{scope['path']} does not answer {scope['method']}: send POST")
+            status, headers, body = await self._answer(scope, receive, infer)
         except asyncio.CancelledError:
             return  # the client is gone, and its rows were taken out of the queue
         except EvenkeelError as error:
@@ -66,56 +63,30 @@ class HotPath:
         except Exception:
             logger.exception("request %s failed: %s", request_id, scope["path"])
             status, headers, body = _told(unexpected(Request(scope)))
-        headers = [
-            *headers,
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request_id.encode()),
-        ]
+        headers = [*headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        self._count(route, status, time.perf_counter_ns() - began)
+        self._meters.hot.count(INFER_ROUTE if infer else PREDICT_ROUTE, status, time.perf_counter_ns() - began)
 
-    async def _answer(
-        self, scope: Scope, receive: Receive, match: re.Match[str], began: int
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    async def _answer(self, scope: Scope, receive: Receive, infer: bool) -> tuple[int, Headers, bytes]:
         resources: Resources = scope["state"]["resources"]
         headers = dict(scope["headers"])
-        caller = await _caller(resources, headers.get(b"authorization"))
-        if "models:infer" not in caller.scopes:
-            raise Forbidden("this key lacks the scope models:infer: use one that has it")
-        wanted = _wanted(match.string, scope["query_string"])
-        if wanted.tenant_id != caller.tenant_id:
-            wanted = replace(wanted, tenant_id=caller.tenant_id)
-        resolver = resources.resolver
-        lane = resolver.known(wanted) or await resolver.find(wanted)
+        asked = (headers.get(b"authorization", b""), scope["path"], scope["query_string"])
+        lane = resources.grants.known(asked) or await resources.grants.ask(asked, _wanted(*asked[1:]))
         resources.engine.batcher.admit(lane, 1)
         body = await body_of(receive, headers, self._maximum_body_bytes)
-        answering: Answering = resources.answering
-        timing = Timing(began, time.perf_counter_ns())
-        if match["two"]:
-            content, media, header_size = await answering.infer(lane, body, headers, receive, timing)
-        else:
-            content, media, header_size = await answering.predict(lane, body, headers, receive, timing)
-        told = [(b"content-type", media), *lane.headers]
+        answer = resources.answering.infer if infer else resources.answering.predict
+        content, media, header_size = await answer(lane, body, headers, receive)
+        told = [media, *lane.headers]
         if header_size is not None:
             told.append((b"inference-header-content-length", b"%d" % header_size))
         return 200, told, content
 
-    def _count(self, route: str, status: int, nanoseconds: int) -> None:
-        counters = self._counters.get((route, status))
-        if counters is None:
-            meters = self._meters
-            counters = meters.requests.labels("POST", route, str(status)), meters.latency.labels("POST", route)
-            self._counters[route, status] = counters
-        counters[0].inc()
-        counters[1].observe(nanoseconds / 1e9)
 
-
-async def _caller(resources: Resources, authorization: bytes | None) -> Caller:
-    if authorization is None or authorization[:7].lower() != b"bearer ":
-        raise Unauthorized("this needs an API key: send `Authorization: Bearer ek_…`")
-    text = authorization[7:].decode("latin-1").strip()
-    return resources.keys.get(text) or await resources.keys.find(text)
+@lru_cache(4096)
+def _is_hot(path: str) -> bool:
+    """Whether this address is one of ours to answer."""
+    return PATH.fullmatch(path) is not None
 
 
 @lru_cache(4096)
@@ -149,6 +120,6 @@ def wanted_version(tenant_id: str, name: str, version: str | None) -> Wanted:
     return Wanted(tenant_id, name, alias=version)
 
 
-def _told(response: Any) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def _told(response: Any) -> tuple[int, Headers, bytes]:
     headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
     return response.status_code, headers, response.body

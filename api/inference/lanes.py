@@ -94,6 +94,8 @@ class Lane:
             (b"evenkeel-statistics-sha256", (statistics_sha256 or "none").encode()),
             (b"evenkeel-batch-invariance", b"padded" if model.fixed_batch else b"exact"),
         ]
+        self.plans: dict[bytes, Any] = {}  # headers of requests that were understood before
+        self.heads: dict[Any, bytes] = {}  # and of their answers
         self.alive = True
         self.waiting: list[tuple[int, int, Pending]] = []
         self.rows_waiting = 0

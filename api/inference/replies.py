@@ -9,16 +9,26 @@ from api.inference.lanes import Array, Lane
 from api.inference.tensors import to_bytes_elements
 from api.inference.wire import InferRequest, Output
 
-JSON = b"application/json"
-BINARY = b"application/octet-stream"
+JSON = (b"content-type", b"application/json")
+BINARY = (b"content-type", b"application/octet-stream")
+HEADS = 256
+Header = tuple[bytes, bytes]
 
 
-def infer_reply(request: InferRequest, outputs: list[Array], lane: Lane) -> tuple[bytes, bytes, int | None]:
+def infer_reply(request: InferRequest, outputs: list[Array], lane: Lane) -> tuple[bytes, Header, int | None]:
     """(body, content type, bytes of the header where tensors follow it)."""
+    if request.id is None and request.outputs[0].binary:
+        known = lane.heads.get((request.outputs, len(request.rows)))
+        if known is not None:
+            return (
+                b"".join((known, *[outputs[wanted.place].tobytes() for wanted in request.outputs])),
+                BINARY,
+                len(known),
+            )
     told: list[dict[str, Any]] = []
     behind: list[bytes] = []
     for wanted in request.outputs:
-        told.append(_tensor(wanted, outputs[wanted.index], lane, behind))
+        told.append(_tensor(wanted, outputs[wanted.place], lane, behind))
     reply: dict[str, Any] = {
         "model_name": lane.name,
         "model_version": str(lane.version),
@@ -30,6 +40,10 @@ def infer_reply(request: InferRequest, outputs: list[Array], lane: Lane) -> tupl
     header = orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
     if not behind:
         return header, JSON, None
+    if request.id is None and all(wanted.binary and not wanted.classes for wanted in request.outputs):
+        if len(lane.heads) >= HEADS:
+            lane.heads.clear()
+        lane.heads[request.outputs, len(request.rows)] = header  # it says nothing of the numbers behind it
     return b"".join((header, *behind)), BINARY, len(header)
 
 

@@ -7,7 +7,7 @@ as the new version is loaded and warm where that takes longer; until then the ol
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from api.inference.engine import Engine, Found
 from api.inference.lanes import Lane
@@ -23,8 +23,7 @@ AGAIN_SECONDS = 0.25
 LOOK_UP_THREADS = 2
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a request names. Neither version nor alias: `latest`, or else the newest."""
 
     tenant_id: str

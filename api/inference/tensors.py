@@ -39,6 +39,8 @@ def from_binary(content: memoryview, datatype: str, shape: tuple[int, ...], wher
         array = (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
     else:
         array = np.frombuffer(content, DTYPES[datatype])
+    if datatype == "FP32":
+        return array.reshape(shape)  # whether they are finite is looked at a batch at a time
     if datatype == "BOOL" and (np.frombuffer(content, np.uint8) > 1).any():
         raise Malformed(f"{where}: a BOOL is one byte, 0 or 1")
     return as_rows(array, shape, where)

@@ -112,6 +112,7 @@ def put_alias(
             connection.execute(models.create_alias(model.id, alias, wanted.version))
         row = connection.execute(models.alias(model.id, alias)).one()
     resources.resolver.moved(model.id)
+    resources.grants.withdraw()
     return alias_of(name, row)
 
 
@@ -122,6 +123,7 @@ def delete_alias(caller: ModelWriter, name: ModelName, alias: AliasName, resourc
         if connection.execute(models.delete_alias(model.id, alias)).rowcount == 0:
             raise NotFound(f"model {name} has no alias {alias}")
     resources.resolver.moved(model.id)
+    resources.grants.withdraw()
     return Removed(model=name, name=alias)
 
 

@@ -120,3 +120,13 @@ def move_alias(model_id: str, name: str, number: int) -> Update:
 
 def delete_alias(model_id: str, name: str) -> Delete:
     return delete(aliases).where(aliases.c.model_id == model_id, aliases.c.name == name)
+
+
+def index(tenant_id: str) -> Select[Any]:
+    """(id, name, version) of every version of every model of a tenant."""
+    return (
+        select(models.c.id, models.c.name, model_versions.c.version)
+        .join(model_versions, model_versions.c.model_id == models.c.id)
+        .where(models.c.tenant_id == tenant_id)
+        .order_by(models.c.name, model_versions.c.version)
+    )
