@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from api.inference.bodies import body_of
 from api.inference.resolution import Wanted
@@ -28,27 +28,24 @@ from core.identifiers import new_id
 logger = logging.getLogger(__name__)
 PATH = re.compile(r"/v1/models/(?P<one>[^/]+)/predict|/v2/models/(?P<two>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+ENDS = ("/predict", "/infer")
 PREDICT_ROUTE = "/v1/models/{name}/predict"
 INFER_ROUTE = "/v2/models/{name}/infer"
 Headers = list[tuple[bytes, bytes]]
 
 
 class HotPath:
-    def __init__(self, app: ASGIApp, maximum_body_bytes: int, meters: Meters) -> None:
-        self._app = app
+    def __init__(self, maximum_body_bytes: int, meters: Meters) -> None:
         self._maximum_body_bytes = maximum_body_bytes
         self._meters = meters
         self._prefix = new_id("req").encode()
         self._numbers = count()
 
+    def answers(self, path: str) -> bool:
+        return path.endswith(ENDS) and _is_hot(path)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].endswith(("/predict", "/infer")):
-            await self._app(scope, receive, send)
-            return
         infer = scope["path"].endswith("/infer")
-        if not _is_hot(scope["path"]):
-            await self._app(scope, receive, send)
-            return
         began = time.perf_counter_ns()
         request_id = b"%b%x" % (self._prefix, next(self._numbers))
         scope["state"]["request_id"] = request_id.decode()
