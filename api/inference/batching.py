@@ -49,7 +49,7 @@ class Batcher:
 
     def admit(self, lane: Lane, rows: int) -> None:
         """Raises Overloaded where so many rows more may not wait."""
-        if lane.rows_waiting and lane.rows_waiting + rows > self._queue_rows:
+        if lane.rows_waiting + rows > self._queue_rows:
             lane.tally.rejected += 1
             seconds = 1 + int(lane.seconds(CHUNK_ROWS) * lane.rows_waiting / CHUNK_ROWS)
             raise Overloaded(
@@ -66,7 +66,8 @@ class Batcher:
         The future raises DeadlinePassed, InputInvalid for rows whose answer is no number, or Unavailable; it is
         cancelled when `gone` ends first.
         """
-        self.admit(lane, len(rows))
+        if lane.rows_waiting:
+            self.admit(lane, len(rows))
         loop = asyncio.get_running_loop()
         pending = Pending(rows, deadline, loop.create_future())
         heappush(lane.waiting, (priority, next(self._order), pending))
@@ -75,7 +76,8 @@ class Batcher:
         if not lane.has_turn:
             lane.has_turn = True
             self._turns.append(lane)
-        self._call(loop)
+        if not self._due:
+            self._call(loop)
         return pending.future
 
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -174,7 +176,12 @@ def _assembled(lane: Lane, parts: list[Part]) -> tuple[Array, int]:
         pending, start, size = parts[0]
         chunk = pending.rows if size == len(pending.rows) else pending.rows[start : start + size]
     else:
-        chunk = np.concatenate([pending.rows[start : start + size] for pending, start, size in parts])
+        chunk = np.concatenate(
+            [
+                pending.rows if size == len(pending.rows) else pending.rows[start : start + size]
+                for pending, start, size in parts
+            ]
+        )
     if not np.isfinite(chunk).all():
         chunk = _without_nonfinite(parts)
     tally.queue_ns += sum(began - pending.since for pending, start, _ in parts if start == 0)

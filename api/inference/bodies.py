@@ -2,7 +2,7 @@
 
 import zlib
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from core.errors import Malformed, TooLarge, UnsupportedMedia
 
@@ -10,12 +10,12 @@ WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 Headers = dict[bytes, bytes]
 
 
-async def body_of(receive: Receive, headers: Headers, maximum_bytes: int) -> bytes:
-    """The whole body, unpacked. Raises TooLarge, Malformed, UnsupportedMedia."""
+async def body_of(receive: Receive, headers: Headers, maximum_bytes: int, first: Message | None = None) -> bytes:
+    """The whole body, unpacked; `first` is what was received of it already. Raises TooLarge, Malformed, UnsupportedMedia."""
     stated = headers.get(b"content-length")
     if stated is not None and stated.isdigit() and int(stated[:20]) > maximum_bytes:
         raise _too_large(maximum_bytes)
-    message = await receive()
+    message = first or await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body", False):
         parts = [body]

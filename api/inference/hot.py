@@ -70,8 +70,12 @@ class HotPath:
         headers = dict(scope["headers"])
         asked = (headers.get(b"authorization", b""), scope["path"], scope["query_string"])
         lane = resources.grants.known(asked) or await resources.grants.ask(asked, _wanted(*asked[1:]))
-        resources.engine.batcher.admit(lane, 1)
-        body = await body_of(receive, headers, self._maximum_body_bytes)
+        if lane.rows_waiting:
+            resources.engine.batcher.admit(lane, 1)  # before its body is read
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if b"content-encoding" in headers or message.get("more_body", False) or len(body) > self._maximum_body_bytes:
+            body = await body_of(receive, headers, self._maximum_body_bytes, message)
         answer = resources.answering.infer if infer else resources.answering.predict
         content, media, header_size = await answer(lane, body, headers, receive)
         told = [media, *lane.headers]
