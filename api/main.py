@@ -32,6 +32,8 @@ from core.settings import Settings
 
 WORKER_THREADS = 20
 """Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
+TRAINING = (jobs, events, metrics, keys, architectures, nodes)
+SERVING = (models, inference_protocol, adapters, health, docs)
 DESCRIPTION = (
     "Training as a service for batch-normalized networks: jobs that lose nothing, "
     "answers from frozen population statistics."
@@ -77,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(Edge, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
     add_problem_handlers(app)
-    for noun in (jobs, events, metrics, models, inference_protocol, adapters, keys, architectures, nodes, health, docs):
+    for noun in SERVING if settings.role == "inference" else (*TRAINING, *SERVING):
         app.include_router(noun.router)
     describe(app)
     return app

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     maximum_predict_rows: Annotated[int, Field(ge=1)] = 100_000
     model_memory_bytes: Annotated[int, Field(ge=1)] = 1024**3
     """Bound on the bytes of model files that the inference engine keeps loaded."""
+    api_workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes of the API on its port."""
+    role: Literal["all", "inference"] = "all"
+    """What the API answers: everything, or models and predictions only."""
     predict_queue_rows: Annotated[int, Field(ge=1)] = 4096
     """Rows that may wait for one model in one process; who comes later is told so at once."""
     predict_seconds: Seconds = 30.0

@@ -11,7 +11,10 @@ Headers = dict[bytes, bytes]
 
 
 async def body_of(receive: Receive, headers: Headers, maximum_bytes: int, first: Message | None = None) -> bytes:
-    """The whole body, unpacked; `first` is what was received of it already. Raises TooLarge, Malformed, UnsupportedMedia."""
+    """The whole body, unpacked; `first` was received of it already.
+
+    Raises TooLarge, Malformed, UnsupportedMedia.
+    """
     stated = headers.get(b"content-length")
     if stated is not None and stated.isdigit() and int(stated[:20]) > maximum_bytes:
         raise _too_large(maximum_bytes)
