@@ -17,6 +17,7 @@ from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
 from api.routers import (
     adapters,
+    aliases,
     architectures,
     docs,
     events,
@@ -33,7 +34,7 @@ from core.settings import Settings
 WORKER_THREADS = 20
 """Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
 TRAINING = (jobs, events, metrics, keys, architectures, nodes)
-SERVING = (models, inference_protocol, adapters, health, docs)
+SERVING = (models, aliases, inference_protocol, adapters, health, docs)
 DESCRIPTION = (
     "Training as a service for batch-normalized networks: jobs that lose nothing, "
     "answers from frozen population statistics."

@@ -14,7 +14,7 @@ from bn_models.population import PopulationStatistics, measure
 from core.artifacts import ArtifactStore
 from core.db import Database
 from core.identifiers import new_id
-from core.queries import jobs, keys, models
+from core.queries import aliases, jobs, keys, models
 from core.spec import BatchNormSpec, ConvNetSpec, MLPSpec, PopulationSpec
 
 SCALING = InputScaling(np.array(0.0), np.array(1 / 255))
@@ -92,4 +92,4 @@ def publish(database: Database, store: ArtifactStore, key: str, name: str, model
                 statistics_sha256=model.statistics.digest(),
             )
         )
-        connection.execute(models.create_alias(model_id, "latest", 1))
+        connection.execute(aliases.create(model_id, "latest", 1))

@@ -14,6 +14,7 @@ from api.inference.lanes import Array, Lane
 from api.inference.pictures import pictures
 from api.inference.replies import JSON, infer_reply
 from api.inference.rows import array_of, parse_rows
+from api.inference.shadows import Shadows
 from api.inference.tensors import as_rows
 from api.inference.wire import INPUT, InferReader
 from core.errors import UnsupportedMedia
@@ -29,6 +30,7 @@ Reply = tuple[bytes, tuple[bytes, bytes], int | None]
 class Answering:
     def __init__(self, batcher: Batcher, maximum_rows: int, seconds: float) -> None:
         self._batcher = batcher
+        self.shadows = Shadows(batcher)
         self._maximum_rows = maximum_rows
         self._seconds = seconds
         self._infer_reader = InferReader(maximum_rows)
@@ -38,7 +40,9 @@ class Answering:
     def close(self) -> None:
         self._reading.shutdown(wait=False, cancel_futures=True)
 
-    async def predict(self, lane: Lane, body: bytes, headers: Headers, receive: Receive) -> Reply:
+    async def predict(
+        self, lane: Lane, body: bytes, headers: Headers, receive: Receive, shadow: Lane | None = None
+    ) -> Reply:
         """`{"rows": […]}` or an image → `{"predictions": […], "model", "version", "statistics_sha256"}`."""
         began = time.perf_counter_ns()
         if headers.get(b"content-type", b"").startswith(b"image/"):
@@ -52,6 +56,8 @@ class Answering:
         except NotFinite:
             self._exact_rows(body, lane)  # which says where
             raise
+        if shadow is not None and len(rows):
+            self.shadows.send(lane, shadow, rows, outputs)
         done = time.perf_counter_ns()
         content = orjson.dumps(
             {
@@ -64,7 +70,9 @@ class Answering:
         lane.tally.reply_ns += time.perf_counter_ns() - done
         return content, JSON, None
 
-    async def infer(self, lane: Lane, body: bytes, headers: Headers, receive: Receive) -> Reply:
+    async def infer(
+        self, lane: Lane, body: bytes, headers: Headers, receive: Receive, shadow: Lane | None = None
+    ) -> Reply:
         """A request of the Open Inference Protocol, JSON or binary."""
         began = time.perf_counter_ns()
         if not headers.get(b"content-type", b"application/").startswith(b"application/"):
@@ -79,6 +87,8 @@ class Answering:
         except NotFinite:
             as_rows(request.rows, request.rows.shape, f"input {INPUT!r}")  # which says where
             raise
+        if shadow is not None:
+            self.shadows.send(lane, shadow, request.rows, outputs)
         done = time.perf_counter_ns()
         reply = infer_reply(request, outputs, lane)
         lane.tally.reply_ns += time.perf_counter_ns() - done

@@ -6,8 +6,7 @@ to what `keycache` and `resolution` promise, and whatever this process changes i
 
 import asyncio
 
-from api.inference.lanes import Lane
-from api.inference.resolution import Resolver, Wanted
+from api.inference.resolution import Resolver, Route, Wanted
 from api.keycache import KeyCache
 from core.errors import Forbidden, Unauthorized
 
@@ -22,15 +21,15 @@ class Grants:
     def __init__(self, keys: KeyCache, resolver: Resolver) -> None:
         self._keys = keys
         self._resolver = resolver
-        self._given: dict[Asked, Lane] = {}
+        self._given: dict[Asked, Route] = {}
         self._withdrawn = 0
 
-    def known(self, asked: Asked) -> Lane | None:
-        lane = self._given.get(asked)
-        return lane if lane is not None and lane.alive else None
+    def known(self, asked: Asked) -> Route | None:
+        route = self._given.get(asked)
+        return route if route is not None and route.lane.alive else None
 
-    async def ask(self, asked: Asked, wanted: Wanted) -> Lane:
-        """The version that answers; `wanted` is for no tenant yet.
+    async def ask(self, asked: Asked, wanted: Wanted) -> Route:
+        """Who answers; `wanted` is for no tenant yet.
 
         Raises Unauthorized, Forbidden, NotFound, Unavailable.
         """
@@ -41,12 +40,12 @@ class Grants:
         caller = await self._keys.find(authorization[7:].decode("latin-1").strip())
         if "models:infer" not in caller.scopes:
             raise Forbidden("this key lacks the scope models:infer: use one that has it")
-        lane = await self._resolver.find(wanted._replace(tenant_id=caller.tenant_id))
+        route = await self._resolver.route(wanted._replace(tenant_id=caller.tenant_id))
         if withdrawn == self._withdrawn:
             if not self._given:
                 asyncio.get_running_loop().call_later(GRANT_SECONDS, self._given.clear)
-            self._given[asked] = lane
-        return lane
+            self._given[asked] = route
+        return route
 
     def withdraw(self) -> None:
         """A key or an alias was changed: everything is checked again."""

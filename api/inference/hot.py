@@ -69,7 +69,8 @@ class HotPath:
         resources: Resources = scope["state"]["resources"]
         headers = dict(scope["headers"])
         asked = (headers.get(b"authorization", b""), scope["path"], scope["query_string"])
-        lane = resources.grants.known(asked) or await resources.grants.ask(asked, _wanted(*asked[1:]))
+        route = resources.grants.known(asked) or await resources.grants.ask(asked, _wanted(*asked[1:]))
+        lane = route.lane if route.canary is None else route.pick()
         if lane.rows_waiting:
             resources.engine.batcher.admit(lane, 1)  # before its body is read
         message = await receive()
@@ -77,7 +78,7 @@ class HotPath:
         if b"content-encoding" in headers or message.get("more_body", False) or len(body) > self._maximum_body_bytes:
             body = await body_of(receive, headers, self._maximum_body_bytes, message)
         answer = resources.answering.infer if infer else resources.answering.predict
-        content, media, header_size = await answer(lane, body, headers, receive)
+        content, media, header_size = await answer(lane, body, headers, receive, route.shadow)
         told = [media, *lane.headers]
         if header_size is not None:
             told.append((b"inference-header-content-length", b"%d" % header_size))

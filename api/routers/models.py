@@ -2,25 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import Connection
 
-from api.auth import ModelReader, ModelWriter
-from api.bodies import read_json, validated
-from api.documentation import json_body
-from api.identified import AliasName, ModelName
+from api.auth import ModelReader
+from api.identified import ModelName
 from api.models import aliases_by_model, find_model, find_version, resolve
 from api.pagination import Page, Paged, PageQuery, bad_query, unknown_cursor
 from api.resources import Held
 from api.schemas.models import (
     LARGEST_VERSION,
-    Alias,
-    AliasRequest,
     Model,
     ModelVersion,
     Population,
-    Removed,
-    alias_of,
     model_of,
     version_of,
 )
@@ -78,53 +72,6 @@ def get_version(caller: ModelReader, name: ModelName, version: VersionNumber, re
         row = find_version(connection, model, version)
         aliases = aliases_by_model(connection, [model.id])[model.id]
     return version_of(name, row, _names_of(aliases, version))
-
-
-@router.get("/{name}/aliases")
-def get_aliases(caller: ModelReader, name: ModelName, resources: Held) -> Page[Alias]:
-    with resources.database.read() as connection:
-        model = find_model(connection, caller.tenant_id, name)
-        data = [alias_of(name, row) for row in connection.execute(models.all_aliases([model.id]))]
-    return Page[Alias].of(data, [item.name for item in data])
-
-
-@router.get("/{name}/aliases/{alias}")
-def get_alias(caller: ModelReader, name: ModelName, alias: AliasName, resources: Held) -> Alias:
-    with resources.database.read() as connection:
-        model = find_model(connection, caller.tenant_id, name)
-        row = connection.execute(models.alias(model.id, alias)).one_or_none()
-    if row is None:
-        raise NotFound(f"model {name} has no alias {alias}")
-    return alias_of(name, row)
-
-
-@router.put("/{name}/aliases/{alias}", openapi_extra=json_body(AliasRequest, {"go back": {"version": 1}}))
-def put_alias(
-    caller: ModelWriter, name: ModelName, alias: AliasName, body: Annotated[Any, Depends(read_json)], resources: Held
-) -> Alias:
-    """Moves an alias, or makes it; predictions follow at once."""
-    wanted = validated(AliasRequest, body)
-    with resources.database.write() as connection:
-        model = find_model(connection, caller.tenant_id, name)
-        connection.execute(models.lock(model.id))
-        find_version(connection, model, wanted.version)
-        if connection.execute(models.move_alias(model.id, alias, wanted.version)).rowcount == 0:
-            connection.execute(models.create_alias(model.id, alias, wanted.version))
-        row = connection.execute(models.alias(model.id, alias)).one()
-    resources.resolver.moved(model.id)
-    resources.grants.withdraw()
-    return alias_of(name, row)
-
-
-@router.delete("/{name}/aliases/{alias}")
-def delete_alias(caller: ModelWriter, name: ModelName, alias: AliasName, resources: Held) -> Removed:
-    with resources.database.write() as connection:
-        model = find_model(connection, caller.tenant_id, name)
-        if connection.execute(models.delete_alias(model.id, alias)).rowcount == 0:
-            raise NotFound(f"model {name} has no alias {alias}")
-    resources.resolver.moved(model.id)
-    resources.grants.withdraw()
-    return Removed(model=name, name=alias)
 
 
 @router.get("/{name}/population")
