@@ -42,7 +42,14 @@ def open_resources(settings: Settings, meters: Meters) -> Resources:
     artifacts = ArtifactStore(
         settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes
     )
-    engine = Engine(artifacts, settings.model_memory_bytes, settings.predict_queue_rows, settings.predict_threads)
+    watched = (settings.drift_share, settings.drift_threshold)
+    engine = Engine(
+        artifacts,
+        settings.model_memory_bytes,
+        settings.predict_queue_rows,
+        settings.predict_threads,
+        watched,
+    )
     resolver = Resolver(database, engine)
     keys = KeyCache(lambda text: checked(database, text))
     meters.registry.register(EngineCollector(engine))

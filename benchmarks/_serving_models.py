@@ -45,7 +45,12 @@ def frozen(family: str) -> Frozen:
     onnx = write_onnx(folded, shape, SCALING, "classification", OutputScaling(0.0, 1.0), {})
     card = {
         "task": "classification",
-        "input": {"kind": "image" if len(shape) == 3 else "table", "shape": list(shape), "columns": None},
+        "input": {
+            "kind": "image" if len(shape) == 3 else "table",
+            "shape": list(shape),
+            "columns": None,
+            "moments": {"mean": [127.5] * shape[0], "variance": [5418.75] * shape[0]},
+        },
         "labels": [str(number) for number in range(10)],
         "receipt": {"batch_invariant": True},
         "population": None,

@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     """How long a prediction may take, waiting included, where its request does not say."""
     predict_threads: Annotated[int, Field(ge=1)] | None = None
     """Batches that one process runs at the same time; default: the cores that it may use, at most 4."""
+    drift_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Of the batches, how many are compared with the training data; 0: none."""
+    drift_threshold: Annotated[float, Field(gt=0.0)] = 0.5
+    """An input has drifted when its mean is further off than so many deviations of the training data."""
     log_level: str = "info"
 
     @field_validator("database_url_file", "broker_url_file", "api_key_file")

@@ -45,6 +45,11 @@ class Batcher:
         self._due = False
 
     def close(self) -> None:
+        """Whoever still waits is told that the service ends."""
+        for lane in self._turns:
+            for _, _, pending in lane.waiting:
+                pending.fail(Unavailable("the service is stopping: ask again"))
+        self._turns.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def admit(self, lane: Lane, rows: int) -> None:
@@ -90,11 +95,12 @@ class Batcher:
         self._due = False
         loop = asyncio.get_running_loop()
         now, spent = loop.time(), 0.0
+        blocked: list[Lane] = []
         for _ in range(len(self._turns)):
             lane = self._turns.popleft()
             expected = lane.seconds(lane.rows_waiting)
             if expected > AT_ONCE_SECONDS and not self._idle:
-                self._turns.append(lane)
+                blocked.append(lane)
                 continue
             parts = lane.take(now, self._order)
             lane.has_turn = bool(lane.waiting)
@@ -109,6 +115,7 @@ class Batcher:
                 self._run_beside(loop, lane, parts)
             if spent > AT_ONCE_SECONDS:
                 break
+        self._turns.extendleft(reversed(blocked))  # whose turn it was, it still is
         if any(self._idle or lane.seconds(lane.rows_waiting) <= AT_ONCE_SECONDS for lane in self._turns):
             self._call(loop)
         self._watch_fresh(loop)
@@ -184,6 +191,8 @@ def _assembled(lane: Lane, parts: list[Part]) -> tuple[Array, int]:
         )
     if not np.isfinite(chunk).all():
         chunk = _without_nonfinite(parts)
+    if lane.drift is not None:
+        lane.drift.see(chunk)
     tally.queue_ns += sum(began - pending.since for pending, start, _ in parts if start == 0)
     tally.input_ns += time.perf_counter_ns() - began
     return chunk, began

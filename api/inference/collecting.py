@@ -39,6 +39,22 @@ class EngineCollector(Collector):
                 parts.add_metric((*names, part), getattr(lane.tally, f"{part}_ns") / 1e9)
             waiting.add_metric(names, lane.rows_waiting)
         yield from (outcomes, parts, waiting)
+        yield from _drift([lane for lane in lanes if lane.drift is not None])
+
+
+def _drift(lanes: list[Lane]) -> Iterable[Metric]:
+    shift = GaugeMetricFamily(
+        "evenkeel_drift_largest_shift", "Largest shift of an input, in deviations of the training data", labels=LABELS
+    )
+    beyond = GaugeMetricFamily("evenkeel_drift_inputs", "Inputs beyond the threshold", labels=LABELS)
+    cost = CounterMetricFamily("evenkeel_drift_seconds", "Time that looking at inputs took", labels=LABELS)
+    for lane in lanes:
+        assert lane.drift is not None  # chosen so
+        names = (lane.name, str(lane.version))
+        shift.add_metric(names, float(abs(lane.drift.shifts()).max()))
+        beyond.add_metric(names, len(lane.drift.exceeded))
+        cost.add_metric(names, lane.drift.seen_ns / 1e9)
+    return shift, beyond, cost
 
 
 def _counter(name: str, what: str, lanes: list[Lane], read: Any) -> Metric:

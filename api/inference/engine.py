@@ -13,11 +13,13 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from api.inference.batching import Batcher
+from api.inference.drift import drift_of
 from api.inference.lanes import CHUNK_ROWS, Array, Lane
 from core.artifacts import ArtifactStore
 from core.errors import StorageFailed, Unavailable
 
 VersionKey = tuple[str, int]
+Watched = tuple[float, float]
 MOST_THREADS = 4
 WARM_UP_RUNS = 5
 WARM_UP_SECONDS = 0.5
@@ -79,7 +81,16 @@ class Engine:
     leaves memory is still answered by it.
     """
 
-    def __init__(self, artifacts: ArtifactStore, memory_bytes: int, queue_rows: int, threads: int | None) -> None:
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        memory_bytes: int,
+        queue_rows: int,
+        threads: int | None,
+        drift: Watched = (0.0, 1.0),
+    ) -> None:
+        """`drift`: the share of the batches that is compared with the training data, and from which shift on."""
+        self._drift = drift
         self._artifacts = artifacts
         self._memory_bytes = memory_bytes
         self._loaded: OrderedDict[VersionKey, Lane] = OrderedDict()
@@ -140,7 +151,10 @@ class Engine:
         try:
             file = found.artifacts["onnx"]
             model = served_model(self._artifacts.get(file["name"], file["sha256"]), card)
-            return Lane(model, key, found.name, found.statistics_sha256, found.weights_sha256, *warmed_up(model))
+            seconds = warmed_up(model)
+            lane = Lane(model, key, found.name, found.statistics_sha256, found.weights_sha256, *seconds)
+            lane.drift = drift_of(model, found.name, key[1], *self._drift)
+            return lane
         except UNUSABLE as error:
             raise Unavailable(f"version {key[1]} of model {found.name} can not be loaded: {error}") from error
 

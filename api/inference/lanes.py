@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from api.inference.drift import Drift
 from core.errors import DeadlinePassed, EvenkeelError
 
 Array = NDArray[np.float32]
@@ -96,6 +97,7 @@ class Lane:
         ]
         self.plans: dict[bytes, Any] = {}  # headers of requests that were understood before
         self.heads: dict[Any, bytes] = {}  # and of their answers
+        self.drift: Drift | None = None
         self.alive = True
         self.waiting: list[tuple[int, int, Pending]] = []
         self.rows_waiting = 0

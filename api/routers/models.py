@@ -7,18 +7,20 @@ from sqlalchemy import Connection
 
 from api.auth import ModelReader
 from api.identified import ModelName
+from api.inference.resolution import Wanted
 from api.models import aliases_by_model, find_model, find_version, resolve
 from api.pagination import Page, Paged, PageQuery, bad_query, unknown_cursor
 from api.resources import Held
 from api.schemas.models import (
     LARGEST_VERSION,
+    Drift,
     Model,
     ModelVersion,
     Population,
     model_of,
     version_of,
 )
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.queries import models
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -88,6 +90,20 @@ def get_population(
         statistics_sha256=found.statistics_sha256,
         population=card.get("population"),
     )
+
+
+@router.get("/{name}/drift")
+async def get_drift(
+    caller: ModelReader, name: ModelName, resources: Held, version: WantedVersion = None, alias: WantedAlias = None
+) -> Drift:
+    """The inputs that this process has seen since the version was loaded, against those of its training."""
+    lane = await resources.resolver.find(Wanted(caller.tenant_id, name, version, alias))
+    if lane.drift is None:
+        raise Conflict(
+            f"version {lane.version} of model {name} is not watched: its card has no moments of the training inputs, "
+            "or EVENKEEL_DRIFT_SHARE is 0"
+        )
+    return Drift(model=name, version=lane.version, statistics_sha256=lane.statistics_sha256, **lane.drift.report())
 
 
 @router.get("/{name}/download", response_class=Response)

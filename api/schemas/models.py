@@ -112,6 +112,24 @@ class Population(BaseModel):
     """Null: the network has no batch norm."""
 
 
+class Drift(BaseModel):
+    """Running moments of the inputs against those of the training data; see `api.inference.drift`."""
+
+    object: Literal["drift"] = "drift"
+    model: str
+    version: int
+    statistics_sha256: str | None
+    rows: int
+    share: float
+    """Of the batches, how many were looked at."""
+    threshold: float
+    exceeded: list[str]
+    inputs: list[dict[str, Any]]
+    """Per column of a table, or channel of an image: mean and deviation in training and now, `shift` in deviations
+    of the training data, and `z`, which grows with the rows."""
+    events: list[dict[str, Any]]
+
+
 def model_of(row: Any, latest_version: int, aliases: dict[str, int]) -> Model:
     return Model(
         id=row.id,

@@ -17,6 +17,7 @@ from core.artifacts import Artifact
 from core.spec.base import canonical_json
 from worker.trainer.evaluation import GapReport, Scores
 from worker.trainer.loop import Run
+from worker.trainer.moments import input_moments
 
 CARD_FORMAT = 1
 
@@ -75,7 +76,7 @@ def _card(
         "job_id": run.order.job_id,
         "task": data.facts.task,
         "source": spec.dataset.source,
-        "input": _input_schema(run),
+        "input": _input_schema(run) | {"moments": input_moments(data)},
         "labels": list(data.labels) or None,
         "scaling": {
             "kind": spec.dataset.scaling,
