@@ -106,7 +106,8 @@ def naive(folder: Path) -> Any:
 
     model = frozen(folder.name)
     network, shape, scale = model.network, model.shape, float(SCALING.scale)
-    using(network, model.statistics).__enter__()  # for as long as this process lives
+    frozen_for_good = using(network, model.statistics)
+    frozen_for_good.__enter__()
 
     class Rows(BaseModel):
         rows: list[list[float]]
@@ -125,6 +126,7 @@ def naive(folder: Path) -> Any:
             ]
         }
 
+    app.state.frozen = frozen_for_good  # whose end would give the batch statistics back
     return app
 
 

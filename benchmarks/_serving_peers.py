@@ -25,31 +25,45 @@ def told(row: list[float]) -> dict[str, Any]:
 
 
 def litserve(port: int, folder: Path) -> None:
-    import litserve as ls
+    """Its workers are other processes: what they run must be importable."""
+    (folder / "lit_service.py").write_text(LIT)
+    os.environ["SERVED_FOLDER"] = str(folder)
+    os.environ["PYTHONPATH"] = f"{Path(__file__).parent}:{folder}"
+    os.execv(sys.executable, [sys.executable, str(folder / "lit_service.py"), str(port)])
 
-    class Api(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.session = session_of(folder)
-            self.shape = self.session.get_inputs()[0].shape[1:]
 
-        def decode_request(self, request: Any) -> Any:
-            return np.array(request["rows"][0], np.float32).reshape(self.shape)
+LIT = '''
+import os
+import sys
+from pathlib import Path
+import litserve as ls
+import numpy as np
+from _serving_peers import session_of, told
 
-        def batch(self, inputs: list[Any]) -> Any:
-            return np.stack(inputs)
+class Api(ls.LitAPI):
+    def setup(self, device):
+        self.session = session_of(Path(os.environ["SERVED_FOLDER"]))
+        self.shape = self.session.get_inputs()[0].shape[1:]
 
-        def predict(self, batch: Any) -> Any:
-            return self.session.run(["probabilities"], {"input": batch})[0]
+    def decode_request(self, request):
+        return np.array(request["rows"][0], np.float32).reshape(self.shape)
 
-        def unbatch(self, output: Any) -> Any:
-            return list(output)
+    def batch(self, inputs):
+        return np.stack(inputs)
 
-        def encode_response(self, output: Any) -> Any:
-            return {"predictions": [told(output.tolist())]}
+    def predict(self, batch):
+        return self.session.run(["probabilities"], {"input": batch})[0]
 
-    api = Api(max_batch_size=64, batch_timeout=0.0)
-    server = ls.LitServer(api, accelerator="cpu", workers_per_device=1)
-    server.run(port=port, log_level="warning", generate_client_file=False)
+    def unbatch(self, output):
+        return list(output)
+
+    def encode_response(self, output):
+        return {"predictions": [told(output.tolist())]}
+
+if __name__ == "__main__":
+    server = ls.LitServer(Api(max_batch_size=64, batch_timeout=0.0), accelerator="cpu", workers_per_device=1)
+    server.run(port=int(sys.argv[1]), log_level="warning", generate_client_file=False)
+'''
 
 
 BENTO = """

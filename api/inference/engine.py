@@ -47,11 +47,15 @@ class ServedModel:
     columns: tuple[str, ...]
     labels: tuple[str, ...] | None  # None: a regression
     fixed_batch: bool  # whether only batches of CHUNK_ROWS give one and the same bits
+    alone: bool  # whether a row's answer would depend on its company, so that each runs by itself
     card: dict[str, Any]
     bytes: int
 
     def run(self, chunk: Array) -> list[Array]:
         """All outputs for at most CHUNK_ROWS rows (n, *shape)."""
+        if self.alone:
+            each = [self.session.run(self.outputs, {"input": chunk[index : index + 1]}) for index in range(len(chunk))]
+            return [np.concatenate(output) for output in zip(*each, strict=True)]
         if not self.fixed_batch:
             answers: list[Array] = self.session.run(self.outputs, {"input": chunk})
             return answers
@@ -149,7 +153,8 @@ class Engine:
 
     def _open(self, key: VersionKey, found: "Found", card: dict[str, Any]) -> Lane:
         try:
-            file = found.artifacts["onnx"]
+            quantized = (card.get("serving") or {}).get("quantization")
+            file = found.artifacts["onnx" if quantized is None else f"onnx_{quantized}"]
             model = served_model(self._artifacts.get(file["name"], file["sha256"]), card)
             seconds = warmed_up(model)
             lane = Lane(model, key, found.name, found.statistics_sha256, found.weights_sha256, *seconds)
@@ -170,13 +175,15 @@ class Found:
 
 
 def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
+    serving = card.get("serving") or {}
+    threads, providers = serving.get("threads", 1), _providers(serving)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     classification = card["task"] == "classification"
     receipt = card.get("receipt") or {}
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=providers)
     outputs = {output.name: int(output.shape[-1]) for output in session.get_outputs()}
     return ServedModel(
         session=session,
@@ -186,10 +193,16 @@ def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
         shape=tuple(card["input"]["shape"]),
         columns=tuple(card["input"].get("columns") or ()),
         labels=tuple(map(str, card["labels"])) if classification else None,
-        fixed_batch=receipt.get("batch_invariant") is False,
+        fixed_batch=receipt.get("batch_invariant") is False or threads != 1 or len(providers) > 1,
+        alone=serving.get("quantization") is not None,
         card=card,
         bytes=len(content),
     )
+
+
+def _providers(serving: dict[str, Any]) -> list[str]:
+    wanted = ["CUDAExecutionProvider"] if serving.get("provider") == "cuda" else []
+    return [*(name for name in wanted if name in onnxruntime.get_available_providers()), "CPUExecutionProvider"]
 
 
 def warmed_up(model: ServedModel) -> tuple[float, float]:

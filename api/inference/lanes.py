@@ -93,7 +93,7 @@ class Lane:
         self.headers = [
             (b"evenkeel-model-version", b"%d" % key[1]),
             (b"evenkeel-statistics-sha256", (statistics_sha256 or "none").encode()),
-            (b"evenkeel-batch-invariance", b"padded" if model.fixed_batch else b"exact"),
+            (b"evenkeel-batch-invariance", b"padded" if model.fixed_batch and not model.alone else b"exact"),
         ]
         self.plans: dict[bytes, Any] = {}  # headers of requests that were understood before
         self.heads: dict[Any, bytes] = {}  # and of their answers

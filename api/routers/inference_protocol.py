@@ -178,7 +178,7 @@ def _properties(lane: Lane) -> dict[str, str]:
         "statistics_sha256": lane.statistics_sha256 or "",
         "weights_sha256": lane.weights_sha256,
         "folded": "true",
-        "batch_invariance": "padded" if lane.model.fixed_batch else "exact",
+        "batch_invariance": dict(lane.headers)[b"evenkeel-batch-invariance"].decode(),
     }
 
 

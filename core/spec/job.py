@@ -9,6 +9,7 @@ from core.spec.data import DatasetSpec
 from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
+from core.spec.serving import ServingSpec
 
 NO_NUL = r"^[^\x00]*$"  # Postgres can not store it
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
@@ -26,6 +27,8 @@ class PublishSpec(Spec):
     """Default: the job's name."""
     alias: Name | None = "latest"
     """Moved to the new version in the same transaction; null: no alias moves."""
+    serving: ServingSpec | None = None
+    """Null: float32 on one CPU thread."""
 
 
 class JobSpec(Spec):

@@ -19,7 +19,7 @@ Rows = np.ndarray[Any, np.dtype[np.float32]]
 class Doubling:
     """Answers twice its rows. Slow ones wait until they are let go, in a thread."""
 
-    fixed_batch = False
+    fixed_batch = alone = False
 
     def __init__(self) -> None:
         self.batches: list[int] = []

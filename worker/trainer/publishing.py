@@ -18,6 +18,7 @@ from core.spec.base import canonical_json
 from worker.trainer.evaluation import GapReport, Scores
 from worker.trainer.loop import Run
 from worker.trainer.moments import input_moments
+from worker.trainer.quantizing import serving_options
 
 CARD_FORMAT = 1
 
@@ -45,11 +46,12 @@ def publish(run: Run, trained: Trained) -> tuple[dict[str, Any], dict[str, dict[
     metadata = {name: digest for name, digest in digests.items() if digest is not None}
     onnx = write_onnx(folded, data.facts.input_shape, data.input_scaling, data.facts.task, outputs, metadata)
     parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs)
-    artifacts = {
+    artifacts: dict[str, Artifact] = {
         "onnx": run.store.put_content(onnx, ".onnx"),
         "safetensors": run.store.put_content(write_safetensors(network, statistics, metadata), ".safetensors"),
     }
-    card = _card(run, trained, digests, parity, artifacts)
+    serving = serving_options(run, onnx, artifacts)
+    card = _card(run, trained, digests, parity, artifacts) | {"serving": serving}
     artifacts["card"] = run.store.put_content(canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
 
