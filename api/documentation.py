@@ -78,10 +78,17 @@ PREDICT = _hot(
     ),
     "name",
 )
+INFER_EXAMPLE = {
+    "inputs": [{"name": "input", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}],
+    "outputs": [{"name": "probabilities"}],
+}
 INFER_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": {"type": "object"}}, "application/octet-stream": {}},
+        "content": {
+            "application/json": {"schema": {"type": "object"}, "examples": {"one row": {"value": INFER_EXAMPLE}}},
+            "application/octet-stream": {},
+        },
     }
 }
 INFER = "Inference of the Open Inference Protocol v2, JSON or binary; the version may be a number or an alias."

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 
 def session_of(folder: Path) -> Any:
     import onnxruntime
@@ -32,7 +30,7 @@ def litserve(port: int, folder: Path) -> None:
     os.execv(sys.executable, [sys.executable, str(folder / "lit_service.py"), str(port)])
 
 
-LIT = '''
+LIT = """
 import os
 import sys
 from pathlib import Path
@@ -63,7 +61,7 @@ class Api(ls.LitAPI):
 if __name__ == "__main__":
     server = ls.LitServer(Api(max_batch_size=64, batch_timeout=0.0), accelerator="cpu", workers_per_device=1)
     server.run(port=int(sys.argv[1]), log_level="warning", generate_client_file=False)
-'''
+"""
 
 
 BENTO = """

@@ -4,7 +4,10 @@ import logging
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
+from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 
@@ -24,3 +27,11 @@ def quantize(onnx_bytes: bytes) -> bytes:
             return target.read_bytes()
     finally:
         root.setLevel(before)
+
+
+def one_at_a_time(onnx_bytes: bytes, output: str, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`output` for each row (N, *input_shape) by itself, on one thread: as an int8 version is served."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run([output], {"input": row[None]})[0] for row in rows])

@@ -4,11 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from bn_models.export.quantized import quantize
+from bn_models.export.quantized import one_at_a_time, quantize
 from core.artifacts import Artifact
 from worker.trainer.loop import Run
 
@@ -54,11 +53,8 @@ def _test_rows(run: Run) -> tuple[NDArray[np.float32], NDArray[Any]]:
 
 def _score(onnx: bytes, rows: NDArray[np.float32], targets: NDArray[Any], run: Run) -> float:
     """Of rows that are answered one at a time, as they are served."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     name = "probabilities" if run.data.facts.task == "classification" else "value"
-    answers = np.concatenate([session.run([name], {"input": row[None]})[0] for row in rows])
+    answers = one_at_a_time(onnx, name, rows)
     if run.data.facts.task == "classification":
         return float((answers.argmax(axis=1) == targets).mean())
     return float(np.sqrt(np.square(answers.reshape(-1) - targets.reshape(-1)).mean()))
