@@ -291,6 +291,7 @@ def main() -> None:
     parser.add_argument("--servers", type=listed, default=["evenkeel", "bare", "floor", "naive", *PEERS])
     parser.add_argument("--peers-python", default=sys.executable)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     if len(os.sched_getaffinity(0)) < 2:
         print("not measured: this needs two cores, one for the server and one for the load")
         return
