@@ -15,9 +15,10 @@ from api.schemas.models import AliasRequest
 from api.schemas.predictions import Predictions, Rows
 from api.schemas.problems import Problem
 from core.spec import JobSpec
+from core.spec.recalibration import RecalibrationRequest
 
 REFERENCE = "#/components/schemas/{model}"
-BODIES: tuple[type[BaseModel], ...] = (JobSpec, CancelOptions, KeyRequest, AliasRequest, Rows)
+BODIES: tuple[type[BaseModel], ...] = (JobSpec, RecalibrationRequest, CancelOptions, KeyRequest, AliasRequest, Rows)
 ANSWERS: tuple[type[BaseModel], ...] = (Problem, EventPage, LogPage, Metrics, Predictions)
 
 JOB_EXAMPLE: dict[str, Any] = {

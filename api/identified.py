@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from fastapi import Depends, Path
+from fastapi import Depends, Header, Path
 
 from core.errors import NotFound
 
@@ -33,6 +33,16 @@ def _known(text: str, form: re.Pattern[str], noun: str) -> str:
     return text
 
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Send a request again with the same key and body, and the same job answers",
+    ),
+]
 JobId = Annotated[str, Depends(_job_id)]
 KeyId = Annotated[str, Depends(_key_id)]
 ModelName = Annotated[str, Depends(_model_name)]

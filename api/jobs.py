@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, get_args
 
-from fastapi import Query, Request
+from fastapi import Query, Request, Response
 from pydantic import AwareDatetime
 from sqlalchemy import Connection
 
@@ -61,6 +61,14 @@ def find_job(connection: Connection, tenant_id: str, job_id: str) -> Any:
     if row is None:
         raise NotFound(f"there is no job {job_id}")
     return row
+
+
+def created(response: Response, row: Any, replayed: bool) -> Job:
+    """The answer of whatever makes a job, or has made it for an earlier request of the same key."""
+    response.headers["Location"] = f"/v1/jobs/{row.id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return job_of(row, {})
 
 
 def latest_metrics(connection: Connection, job_ids: list[str]) -> dict[str, dict[str, float | None]]:

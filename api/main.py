@@ -25,16 +25,20 @@ from api.routers import (
     inference_protocol,
     jobs,
     keys,
+    layers,
     metrics,
     models,
     nodes,
+    recalibration,
+    verification,
 )
 from core.settings import Settings
 
 WORKER_THREADS = 20
 """Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
-TRAINING = (jobs, events, metrics, keys, architectures, nodes)
-SERVING = (models, aliases, inference_protocol, adapters, health, docs)
+SPARE_CONNECTIONS = 5  # for streams
+TRAINING = (jobs, events, metrics, layers, recalibration, keys, architectures, nodes)
+SERVING = (models, aliases, verification, inference_protocol, adapters, health, docs)
 DESCRIPTION = (
     "Training as a service for batch-normalized networks: jobs that lose nothing, "
     "answers from frozen population statistics."
@@ -61,7 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
-        current_default_thread_limiter().total_tokens = WORKER_THREADS
+        connections = settings.database_pool_size + settings.database_pool_overflow
+        current_default_thread_limiter().total_tokens = max(1, min(WORKER_THREADS, connections - SPARE_CONNECTIONS))
         resources = open_resources(settings, meters)
         try:
             yield {"resources": resources}

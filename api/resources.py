@@ -15,7 +15,7 @@ from api.keycheck import checked
 from api.meters import Meters
 from api.streaming import Streams
 from core.artifacts import ArtifactStore
-from core.db import Database
+from core.db import Database, open_database
 from core.settings import Settings
 
 
@@ -38,7 +38,7 @@ class LifespanState(TypedDict):
 
 
 def open_resources(settings: Settings, meters: Meters) -> Resources:
-    database = Database(settings.resolved_database_url)
+    database = open_database(settings)
     artifacts = ArtifactStore(
         settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes
     )

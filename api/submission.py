@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from api.bodies import validated
 from bn_models.architecture import Plan, admit
 from core.db import Database
-from core.errors import IdempotencyMismatch
+from core.errors import FieldProblem, IdempotencyMismatch, SpecInvalid
 from core.identifiers import new_id
 from core.queries import checkpoints, events, jobs
 from core.queries.events import EventDraft
@@ -23,13 +24,19 @@ class Submission:
 
     tenant_id: str
     spec: JobSpec
-    plan: Plan
+    flops_per_step: int
     idempotency_key: str | None = None
     retry_of: str | None = None
 
 
 def admitted(body: Any, settings: Settings) -> tuple[JobSpec, Plan]:
     """The spec with its defaults, and its plan. Raises SpecInvalid with every problem found."""
+    if isinstance(body, dict) and body.get("recalibration") is not None:
+        message = (
+            "is written by the service: to measure a model's statistics anew, "
+            "post the data set to /v1/models/{name}/recalibrate"
+        )
+        raise SpecInvalid((FieldProblem("/recalibration", "not_for_users", message),))
     spec = validated(JobSpec, body)
     return spec, admit(spec, settings.maximum_parameters, settings.maximum_steps)
 
@@ -61,11 +68,21 @@ def _replay(database: Database, submission: Submission) -> Any:
         ).one_or_none()
     if row is None:
         return None
-    if (row.spec_sha256, row.retry_of) != (submission.spec.digest(), submission.retry_of):
-        raise IdempotencyMismatch(
-            f"Idempotency-Key {submission.idempotency_key!r} made job {row.id} out of another body: use a new key"
-        )
+    if row.retry_of != submission.retry_of or submission.spec.digest() not in (row.spec_sha256, _digest_today(row)):
+        raise mismatch(submission.idempotency_key, row)
     return row
+
+
+def _digest_today(row: Any) -> str:
+    """Of a spec that an older version stored: with the defaults of fields that are newer than it."""
+    try:
+        return JobSpec.model_validate(row.spec).digest()
+    except ValidationError:  # what it asked for is refused today, so nobody can ask for the same again
+        return str(row.spec_sha256)
+
+
+def mismatch(key: str, row: Any) -> IdempotencyMismatch:
+    return IdempotencyMismatch(f"Idempotency-Key {key!r} made job {row.id} out of another body: use a new key")
 
 
 def _insert(connection: Connection, submission: Submission) -> Any:
@@ -83,8 +100,8 @@ def _insert(connection: Connection, submission: Submission) -> Any:
             metadata=spec.metadata,
             priority=spec.priority,
             needs_cuda=spec.resources.device.startswith("cuda"),
-            flops_per_step=submission.plan.flops_per_step,
-            steps=spec.training.steps,
+            flops_per_step=submission.flops_per_step,
+            steps=spec.training.steps if spec.recalibration is None else 0,
             step=trained.step if trained else 0,
             retry_of=submission.retry_of,
         )

@@ -1,6 +1,6 @@
 """What does the service cost when nobody asks for anything?
 
-    python benchmarks/at_rest.py [--seconds 30] [--models 5]
+    python -m benchmarks.at_rest [--seconds 30] [--models 5] [--quick]
 
 Starts `evenkeel up` on a fresh home, trains a few small models, and measures: the CPU that all its
 processes together use while idle, and the API's memory at rest, before and after it has loaded the models.
@@ -44,7 +44,10 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seconds", type=float, default=30.0)
     arguments.add_argument("--models", type=int, default=5)
+    arguments.add_argument("--quick", action="store_true", help="one model and two seconds: does it run at all?")
     given = arguments.parse_args()
+    if given.quick:
+        given.seconds, given.models = 2.0, 1
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
         with service(home), Client(home=home) as client:

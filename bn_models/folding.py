@@ -1,8 +1,6 @@
-"""Freezing: batch norm becomes its affine map, and the map goes into a layer beside it, in float64.
+"""Folding: the affine maps of frozen batch norms go into the layers beside them, in float64."""
 
-Source: Ioffe & Szegedy 2015, Algorithm 2, line 11:
-y = gamma/sqrt(Var[x] + eps) · x + (beta − gamma·E[x]/sqrt(Var[x] + eps)).
-"""
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,151 +8,142 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bn_models.population import LayerStatistics, PopulationStatistics
+from bn_models.frozen import (
+    Affine,
+    Array,
+    FoldedConv2d,
+    FoldedLayer,
+    FoldedLinear,
+    FoldedParallel,
+    FoldedResidual,
+    Weighted,
+    freeze,
+)
+from bn_models.population import PopulationStatistics
 from core.spec import layers as spec
 from core.spec.layers import Layer
 
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class FoldedLinear:
-    """weight (features, columns), bias (features,)."""
-
-    name: str
-    weight: Array
-    bias: Array
-
-
-@dataclass(frozen=True)
-class FoldedConv2d:
-    """weight (channels, channels before, k, k), bias (channels,)."""
-
-    name: str
-    weight: Array
-    bias: Array
-    stride: int
-    padding: int
-
-
-@dataclass(frozen=True)
-class Affine:
-    """y = scale · x + shift per channel: a batch norm that no layer beside it could take in."""
-
-    name: str
-    scale: Array
-    shift: Array
-
-
-Weighted = FoldedLinear | FoldedConv2d
-FoldedLayer = Weighted | Affine | spec.Activation | spec.MaxPool2d | spec.GlobalAveragePool2d | spec.Flatten
+Sequence = tuple[FoldedLayer, ...]
 
 
 @dataclass(frozen=True)
 class FoldedNetwork:
-    """Without batch norm and without dropout; weights in float64."""
+    """Without batch norm and without dropout, in float64. `source` is the list of layers that it was folded from."""
 
-    layers: tuple[FoldedLayer, ...]
+    layers: Sequence
+    source: tuple[Layer, ...]
 
 
 def fold(
-    layers: tuple[Layer, ...], state: Mapping[str, Array], statistics: PopulationStatistics | None
+    layers: tuple[Layer, ...],
+    state: Mapping[str, NDArray[np.floating]],
+    statistics: PopulationStatistics | None,
 ) -> FoldedNetwork:
     """The frozen form of `layers` with the parameters of `state` (`<layer>.weight`, …).
 
-    A batch norm is folded into the linear or convolution layer right before it, else into the one
-    after it, where no zero padding, pooling maximum or activation lies between; else it stays an
-    affine layer. Raises ValueError when a batch norm layer has no statistics.
+    The affine map of a batch norm or a whitening goes into the linear or convolution layer right
+    before it, else into all that its output reaches, where no zero padding, maximum, activation or
+    further consumer lies between; else it stays an affine layer.
+    Raises ValueError when a layer that needs statistics has none.
     """
-    folded: list[FoldedLayer] = []
-    for layer in layers:
-        if isinstance(layer, spec.Dropout):
-            continue
-        frozen = _freeze(layer, state, statistics)
-        before = folded[-1] if folded else None
-        if isinstance(frozen, Affine) and isinstance(before, FoldedLinear | FoldedConv2d):
-            folded[-1] = _fold_into_layer_before(before, frozen)
+
+    def folded(sequence: tuple[Layer, ...]) -> Sequence:
+        return _merge([frozen(layer) for layer in sequence if not isinstance(layer, spec.Dropout)])
+
+    def frozen(layer: Layer) -> FoldedLayer:
+        match layer:
+            case spec.Residual():
+                return FoldedResidual(layer.name, folded(layer.body), folded(layer.shortcut))
+            case spec.Parallel():
+                return FoldedParallel(layer.name, tuple(folded(branch) for branch in layer.branches))
+            case _:
+                return freeze(layer, state, statistics)
+
+    return FoldedNetwork(folded(layers), layers)
+
+
+def _merge(layers: list[FoldedLayer]) -> Sequence:
+    """From the last layer to the first: each affine map into the layer before it, else into those after it."""
+    done: Sequence = ()
+    while layers:
+        layer = layers.pop()
+        before = layers[-1] if layers else None
+        if not isinstance(layer, Affine):
+            done = (layer, *done)
+        elif isinstance(before, FoldedLinear | FoldedConv2d):
+            layers[-1] = _followed_by(before, layer)
+        elif isinstance(before, Affine):
+            layers[-1] = _composed(before, layer)
         else:
-            folded.append(frozen)
-    return FoldedNetwork(_fold_forward(folded))
+            done = _taken_in(layer, done) or (layer, *done)
+    return done
 
 
-def _freeze(layer: Layer, state: Mapping[str, Array], statistics: PopulationStatistics | None) -> FoldedLayer:
-    match layer:
-        case spec.Linear():
-            return FoldedLinear(layer.name, *_parameters(layer, state))
-        case spec.Conv2d():
-            return FoldedConv2d(layer.name, *_parameters(layer, state), layer.stride, layer.padding)
-        case spec.BatchNorm():
-            if statistics is None or layer.name not in statistics.layers:
-                raise ValueError(f"layer {layer.name} has no population statistics: measure them before folding")
-            return _affine(layer, state, statistics.layers[layer.name])
-        case spec.Dropout():
-            raise ValueError(f"layer {layer.name}: dropout has no frozen form")
-        case _:
-            return layer
-
-
-def _parameters(layer: spec.Linear | spec.Conv2d, state: Mapping[str, Array]) -> tuple[Array, Array]:
-    weight = _float64(state[f"{layer.name}.weight"])
-    return weight, _float64(state[f"{layer.name}.bias"]) if layer.bias else np.zeros(len(weight))
-
-
-def _affine(layer: spec.BatchNorm, state: Mapping[str, Array], population: LayerStatistics) -> Affine:
-    scale = 1.0 / np.sqrt(population.variance + layer.options.eps)
-    if not layer.options.affine:
-        return Affine(layer.name, scale, -population.mean * scale)
-    scale = _float64(state[f"{layer.name}.gamma"]) * scale
-    return Affine(layer.name, scale, _float64(state[f"{layer.name}.beta"]) - population.mean * scale)
-
-
-def _fold_into_layer_before(before: Weighted, affine: Affine) -> Weighted:
-    """scale · (Wx + b) + shift = (scale · W) x + (scale · b + shift)."""
-    weight = before.weight * _along(affine.scale, 0, before.weight.ndim)
-    return replace(before, weight=weight, bias=before.bias * affine.scale + affine.shift)
-
-
-def _fold_forward(layers: list[FoldedLayer]) -> tuple[FoldedLayer, ...]:
-    """Moves each affine layer into the weighted layer that its output reaches; the last one first,
-    so that of two in a row the second is gone when it is the first one's turn."""
-    folded = list(layers)
-    for affine in [layer for layer in reversed(layers) if isinstance(layer, Affine)]:
-        position = next(index for index, layer in enumerate(folded) if layer is affine)
-        target = _next_weighted(folded, position)
-        if target is not None:
-            index, after = target
-            folded[index] = _fold_into_layer_after(after, affine)
-            del folded[position]
-    return tuple(folded)
-
-
-def _next_weighted(layers: list[FoldedLayer], position: int) -> tuple[int, Weighted] | None:
-    """The layer after `position` that can take an affine map in, if only layers that keep it lie between.
+def _taken_in(affine: Affine, layers: Sequence) -> Sequence | None:
+    """`layers` such that they compute on x what they did on affine(x); None where they can not take it in.
 
     Flattening and averaging keep an affine map; a maximum does not where the scale is negative; zeros
-    that pad a convolution would have to become −shift/scale.
+    that pad a convolution would have to become −shift/scale. Where the way forks, every way must take it.
     """
-    for index in range(position + 1, len(layers)):
-        layer = layers[index]
-        if isinstance(layer, FoldedLinear) or (isinstance(layer, FoldedConv2d) and layer.padding == 0):
-            return index, layer
-        if not isinstance(layer, spec.Flatten | spec.GlobalAveragePool2d):
+    if not layers:
+        return None
+    first, *rest = layers
+    after: Sequence | None
+    match first:
+        case FoldedLinear():
+            return (_preceded_by(first, affine), *rest)
+        case FoldedConv2d(padding=0):
+            return (_preceded_by(first, affine), *rest)
+        case Affine() if affine.matrix.ndim == 1 or first.shift.size == affine.shift.size:
+            return (_composed(affine, first), *rest)
+        case spec.Flatten() | spec.AveragePool2d() | spec.GlobalAveragePool2d():
+            after = _taken_in(affine, tuple(rest))
+            return None if after is None else (first, *after)
+        case FoldedResidual(name=name, body=body, shortcut=shortcut):
+            both = _taken_in_by_all(affine, (body, shortcut))
+            return None if both is None else (FoldedResidual(name, *both), *rest)
+        case FoldedParallel(name=name, branches=branches):
+            all_of_them = _taken_in_by_all(affine, branches)
+            return None if all_of_them is None else (FoldedParallel(name, all_of_them), *rest)
+        case _:
             return None
-    return None
 
 
-def _fold_into_layer_after(after: Weighted, affine: Affine) -> Weighted:
-    """W (scale · x + shift) + b = (W · scale) x + (b + W shift); a flattened map repeats its channel's."""
-    positions = after.weight.shape[1] // affine.scale.size
-    scale, shift = (_along(np.repeat(part, positions), 1, after.weight.ndim) for part in (affine.scale, affine.shift))
-    others = tuple(range(1, after.weight.ndim))
-    return replace(after, weight=after.weight * scale, bias=after.bias + (after.weight * shift).sum(others))
+def _taken_in_by_all(affine: Affine, ways: tuple[Sequence, ...]) -> tuple[Sequence, ...] | None:
+    taken = tuple(after for way in ways if (after := _taken_in(affine, way)) is not None)
+    return taken if len(taken) == len(ways) else None
 
 
-def _along(values: Array, axis: int, axes: int) -> Array:
-    """A vector shaped to broadcast along one axis of an array with `axes` axes."""
-    return values.reshape([-1 if index == axis else 1 for index in range(axes)])
+def _composed(first: Affine, second: Affine) -> Affine:
+    """B (A x + s) + t = (B A) x + (B s + t); a flattened map repeats its channel's scale and shift."""
+    positions = second.shift.size // first.shift.size
+    shift = _times(second.matrix, np.repeat(first.shift, positions)) + second.shift
+    if first.matrix.ndim == 2:
+        return Affine(second.name, _times(second.matrix, first.matrix), shift)
+    return Affine(second.name, second.matrix * np.repeat(first.matrix, positions), shift)
 
 
-def _float64(values: Array) -> Array:
-    return np.asarray(values, dtype=np.float64)
+def _followed_by(before: Weighted, affine: Affine) -> Weighted:
+    """A (Wx + b) + s = (A W) x + (A b + s)."""
+    bias = _times(affine.matrix, before.bias) + affine.shift
+    return replace(before, weight=_times(affine.matrix, before.weight), bias=bias)
+
+
+def _preceded_by(after: Weighted, affine: Affine) -> Weighted:
+    """W (A x + s) + b = (W A) x + (b + W s); a flattened map repeats its channel's."""
+    channels = affine.shift.size
+    weight = after.weight.reshape(len(after.weight), channels, -1)
+    if affine.matrix.ndim == 1:
+        taken = weight * affine.matrix[:, None]
+    else:
+        taken = np.einsum("ocp,cd->odp", weight, affine.matrix)
+    bias = after.bias + np.einsum("ocp,c->o", weight, affine.shift)
+    return replace(after, weight=taken.reshape(after.weight.shape), bias=bias)
+
+
+def _times(matrix: Array, values: Array) -> Array:
+    """A diagonal (C,) or whole (C, C) matrix times values whose first axis has C entries."""
+    if matrix.ndim == 1:
+        return matrix.reshape(-1, *[1] * (values.ndim - 1)) * values
+    product: Array = np.tensordot(matrix, values, axes=1)
+    return product

@@ -5,28 +5,41 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
+from bn_models.blocks import Conv2d, Linear
 from bn_models.randomness import derive_seed
+from bn_models.recurrent import LSTM
 from core.spec.network import InitializationSpec
 
 
 def initialize(network: nn.Module, initialization: InitializationSpec, seed: int) -> None:
-    """Draws the weights of all linear and convolution layers; their biases become 0.
+    """Draws the weights of all linear, convolution and LSTM layers; biases become 0, those of forget gates 1.
 
     A weight depends on `seed`, its own name and its shape alone, so networks with and without batch
-    norm share every weight that both have.
+    norm share every weight that both have. An open forget gate lets the first gradients through time
+    (Gers, Schmidhuber & Cummins 2000).
     """
     for name, module in network.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, Linear | Conv2d):
             generator = torch.Generator().manual_seed(derive_seed(seed, f"{name}.weight"))
             with torch.no_grad():
-                module.weight.copy_(draw(tuple(module.weight.shape), initialization, generator))
+                module.weight.copy_(draw(tuple(module.weight.shape), initialization, generator, module.gates))
                 if module.bias is not None:
                     module.bias.zero_()
+        elif isinstance(module, LSTM):
+            with torch.no_grad():
+                module.bias.zero_()
+                module.bias[module.units : 2 * module.units] = 1.0
 
 
-def draw(shape: tuple[int, ...], initialization: InitializationSpec, generator: torch.Generator) -> Tensor:
-    """A float32 weight of `shape` (outputs, inputs, *kernel), as InitializationSpec says."""
-    deviation = initialization.scale * _standard_deviation(shape, initialization.kind)
+def draw(
+    shape: tuple[int, ...], initialization: InitializationSpec, generator: torch.Generator, gates: int = 1
+) -> Tensor:
+    """A float32 weight of `shape` (outputs, inputs, *kernel), as InitializationSpec says.
+
+    `gates`: so many layers stand in it one below the other; the deviation is that of one of them.
+    """
+    one = (shape[0] // gates, *shape[1:])
+    deviation = initialization.scale * _standard_deviation(one, initialization.kind)
     weight = torch.empty(shape)
     if initialization.kind.endswith("normal"):
         return weight.normal_(0.0, deviation, generator=generator)

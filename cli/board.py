@@ -35,7 +35,7 @@ class Tracked:
         training = job.spec["training"]
         return cls(
             label or job.name,
-            training["steps"],
+            job.progress.steps,  # 0 of a recalibration, which trains nothing
             training["batch_size"],
             "queued",
             None,
@@ -159,7 +159,8 @@ class LineBoard:
             print(f"{job.label:<{self._width}}  {event.message}", flush=True)
             return
         self._shown[job_id] = (job.stage, now if event.type == "metrics" else at)
-        parts = [f"{job.label:<{self._width}}", f"{job.stage:<21}", f"step {job.step}/{job.steps}", *job.figures()]
+        steps = [f"step {job.step}/{job.steps}"] if job.steps else []
+        parts = [f"{job.label:<{self._width}}", f"{job.stage:<21}", *steps, *job.figures()]
         print("  ".join(parts), flush=True)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import demo, jobs, keys, models, server
+from cli import architectures, demo, jobs, keys, layers, models, server, statistics
 from cli.output import complain
 from core.errors import EvenkeelError
 from core.settings import load_settings
@@ -29,13 +29,15 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         jobs.jobs,
         jobs.job,
         jobs.metrics,
+        layers.layers,
         jobs.logs,
         jobs.cancel,
         jobs.pause,
         jobs.resume,
         jobs.retry,
+        architectures.architectures,
     ),
-    "Models": (models.models, models.predict),
+    "Models": (models.models, models.predict, statistics.recalibrate, statistics.verify),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

@@ -14,6 +14,7 @@ API = "from api.server import serve; from cli.processes import finish; finish(se
 SHARING_API = "from api.server import serve; from cli.processes import finish_sharing; finish_sharing(serve)"
 API_GROUP = "import sys; from cli.workers import main; sys.exit(main())"
 WORKER = "from worker.local import run; from cli.processes import finish; finish(run)"
+CHECK = "from worker.vitals import check; from cli.processes import finish; finish(check)"
 PREPARE = "import sys; from cli.preparing import main; sys.exit(main())"
 MIGRATE = "import sys; from cli.preparing import migrate; sys.exit(migrate())"
 ADMIN_KEY = "import sys; from cli.preparing import new_admin_key; sys.exit(new_admin_key())"

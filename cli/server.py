@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli.processes import ADMIN_KEY, API, API_GROUP, MIGRATE, UP, WORKER, Overrides, command
+from cli.processes import ADMIN_KEY, API, API_GROUP, CHECK, MIGRATE, UP, WORKER, Overrides, command
 from core.errors import SettingsInvalid
 from core.settings import load_settings
 
@@ -48,8 +48,15 @@ def serve(home: Home = None, host: Host = None, port: Port = None, workers: Work
     _become(API, SERVER_PARTS, home, host=host, port=port, api_workers=workers, role="inference")
 
 
-def worker(home: Home = None) -> None:
+def worker(
+    home: Home = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only tell whether the worker of this home consumes work: exit code 0 or 1.")
+    ] = False,
+) -> None:
     """Run a worker alone: it trains what is queued in the database."""
+    if check:
+        _become(CHECK, ("pydantic",), home)
     _become(WORKER, WORKER_PARTS, home)
 
 

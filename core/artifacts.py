@@ -1,5 +1,6 @@
 """Artifact store: bytes under names, over fsspec. Bytes first, then the row that names them."""
 
+import errno
 import hashlib
 import importlib
 import os
@@ -14,8 +15,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from core.artifact_cache import ArtifactCache
-from core.errors import StorageFailed
+from core.errors import StorageAway, StorageFailed
 
+GONE_MOUNT = (errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH)
 OBJECT_STORE = "core.object_store"  # by name: s3fs takes its time to load, and only S3 needs it
 
 
@@ -29,15 +31,18 @@ class Artifact:
 
 
 class Storage(Protocol):
-    """What keeps the bytes. `failures` are the errors that its methods raise when they can not."""
+    """What keeps the bytes. `failures` are the errors that its methods raise when they can not; among them are
+    `refusals`, of somebody who may not. `away`: nobody was there to say whether they can."""
 
     failures: tuple[type[Exception], ...]
+    refusals: tuple[type[Exception], ...]
     remote: bool
 
     def write(self, name: str, content: bytes) -> None: ...
     def read(self, name: str) -> bytes: ...
     def delete(self, name: str) -> None: ...
     def names(self, prefix: str) -> list[str]: ...
+    def away(self, error: Exception) -> bool: ...
     def remedy(self, error: Exception) -> str: ...
     def close(self) -> None: ...
 
@@ -46,7 +51,8 @@ class ArtifactStore:
     """A folder or an object store. Names come from the server only, never from a user.
 
     With `cache_dir`, copies of what an object store holds are kept there, up to `cache_bytes`; a folder, on
-    this machine or mounted, needs none. Raises StorageFailed when a library for `url` is not installed.
+    this machine or mounted, needs none. Raises StorageFailed when a library for `url` is not installed; its
+    methods raise StorageAway, which is one too, where asking again later may help.
     """
 
     def __init__(self, url: str, cache_dir: Path | None = None, cache_bytes: int = 0) -> None:
@@ -115,13 +121,16 @@ class ArtifactStore:
         except self._storage.failures as error:
             reason = getattr(error, "strerror", None) or str(error) or "it took too long"
             remedy = self._storage.remedy(error)
-            raise StorageFailed(f"can not {action} artifact {name}: {reason}{remedy and f'; {remedy}'}") from error
+            hidden = action == "read" and isinstance(error, self._storage.refusals)
+            kind = StorageAway if hidden or self._storage.away(error) else StorageFailed
+            raise kind(f"can not {action} artifact {name}: {reason}{remedy and f'; {remedy}'}") from error
 
 
 class Files:
     """A folder of this machine or of a mount, or any other file system of fsspec."""
 
     failures: tuple[type[Exception], ...] = (OSError,)
+    refusals: tuple[type[Exception], ...] = (PermissionError,)
 
     def __init__(self, url: str) -> None:
         self._files, root = fsspec.core.url_to_fs(url)
@@ -146,7 +155,15 @@ class Files:
             return []
         return [path[len(self._root) + 1 :] for path in self._files.find(self._path(prefix))]
 
+    def away(self, error: Exception) -> bool:
+        """A mount that hangs or is gone, and not a file of it that is."""
+        if isinstance(error, FileNotFoundError):
+            return not self._files.exists(self._root)
+        return isinstance(error, TimeoutError | ConnectionError) or getattr(error, "errno", None) in GONE_MOUNT
+
     def remedy(self, error: Exception) -> str:
+        if isinstance(error, FileNotFoundError) and self.away(error):
+            return f"mount {self._root}, or make the folder if nothing is missed in it"
         return ""
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The doorway to the database: a read transaction and a write transaction, nothing else."""
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -10,23 +11,27 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
 from core.errors import Unavailable
+from core.settings import Settings
 
 BUSY_TIMEOUT_MS = 10_000
 SIGNS_OF_NO_SCHEMA = ("no such table", "unable to open database file")
-POOL_TIMEOUT_SECONDS = 5
 RETRY_AFTER_SECONDS = 2
+SILENCE_MS = 30_000  # a connection whose other end says nothing for so long is given up
 
 
 class Database:
     """Two engines on SQLite, because a transaction that will write must begin IMMEDIATE: one that
     reads first and writes later fails at once when another writer was between, whatever the timeout."""
 
-    def __init__(self, url: str, pool_size: int = 5) -> None:
+    def __init__(self, url: str, pool_size: int = 5, overflow: int = 20, timeout_seconds: float = 5.0) -> None:
+        """Up to `pool_size` connections are kept, `overflow` more are opened under load, and who finds none
+        free, or no database that takes a new one, within `timeout_seconds` gets Unavailable."""
+        pool = {"pool_size": pool_size, "max_overflow": overflow, "pool_timeout": timeout_seconds}
         if make_url(url).get_backend_name() == "sqlite":
-            self._reader = _sqlite_engine(url, "BEGIN", pool_size)
-            self._writer = _sqlite_engine(url, "BEGIN IMMEDIATE", pool_size)
+            self._reader = _sqlite_engine(url, "BEGIN", pool)
+            self._writer = _sqlite_engine(url, "BEGIN IMMEDIATE", pool)
         else:
-            self._reader = self._writer = _server_engine(url, pool_size)
+            self._reader = self._writer = _server_engine(url, pool)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -47,6 +52,15 @@ class Database:
     def borrowed_connections(self) -> int:
         """Connections that are out of the pool now; a stream must never hold one."""
         return sum(engine.pool.checkedout() for engine in {self._reader, self._writer})  # type: ignore[attr-defined]
+
+
+def open_database(settings: Settings) -> Database:
+    return Database(
+        settings.resolved_database_url,
+        settings.database_pool_size,
+        settings.database_pool_overflow,
+        settings.database_pool_timeout_seconds,
+    )
 
 
 def insert_many(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
@@ -70,14 +84,8 @@ def insert_many(connection: Connection, table: Table, rows: list[dict[str, Any]]
         ) from error
 
 
-def _sqlite_engine(url: str, begin: str, pool_size: int) -> Engine:
-    engine = create_engine(
-        url,
-        pool_size=pool_size,
-        max_overflow=20,
-        pool_timeout=POOL_TIMEOUT_SECONDS,
-        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
-    )
+def _sqlite_engine(url: str, begin: str, pool: dict[str, Any]) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}, **pool)
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _record: Any) -> None:
@@ -98,15 +106,18 @@ def _sqlite_engine(url: str, begin: str, pool_size: int) -> Engine:
     return engine
 
 
-def _server_engine(url: str, pool_size: int) -> Engine:
-    return create_engine(
-        url,
-        pool_size=pool_size,
-        max_overflow=20,
-        pool_pre_ping=True,
-        pool_recycle=1800,
-        pool_timeout=POOL_TIMEOUT_SECONDS,
-    )
+def _server_engine(url: str, pool: dict[str, Any]) -> Engine:
+    """Without these limits, which the URL may set otherwise, a server that vanished without a word would hold
+    whoever asks it for minutes."""
+    limits = {
+        "connect_timeout": max(2, math.ceil(pool["pool_timeout"])),
+        "tcp_user_timeout": SILENCE_MS,
+        "keepalives_idle": SILENCE_MS // 3000,
+        "keepalives_interval": SILENCE_MS // 6000,
+    }
+    given = make_url(url).query
+    connect_args = {name: value for name, value in limits.items() if name not in given}
+    return create_engine(url, pool_pre_ping=True, pool_recycle=1800, connect_args=connect_args, **pool)
 
 
 @contextmanager

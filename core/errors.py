@@ -17,6 +17,7 @@ EvenkeelError
 ├── UnsupportedMedia       415  a body in a form or an encoding that is not read here
 ├── Unavailable            503  the database or a model is away for now; try again
 ├── StorageFailed          507  artifact bytes can not be written or read
+│   └── StorageAway        503  the store can not be asked, which says nothing of what it holds; try again
 ├── SettingsInvalid             an environment variable or a flag that can not be used
 └── JobFailed                   ends a job with one of the closed list of codes
 """
@@ -127,6 +128,10 @@ class Unavailable(EvenkeelError):
 
 class StorageFailed(EvenkeelError):
     status, code, retryable = 507, "storage_error", True
+
+
+class StorageAway(StorageFailed):
+    status = 503
 
 
 class SettingsInvalid(EvenkeelError):

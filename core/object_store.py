@@ -5,9 +5,12 @@ Endpoint, region and credentials come from the environment that every S3 client 
 AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and so on, or the machine's role.
 """
 
+import errno
+
 import aiohttp
 import s3fs
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import ConnectionError as NoConnection
 
 ATTEMPTS = 3  # of one request, for what botocore knows to be passing: 500, 503, a lost connection
 TRANSFERS = 2  # of one call of s3fs, which also begins anew when a body breaks off
@@ -17,12 +20,15 @@ QUICK_SECONDS = 10.0  # for calls without a body: a supervisor deletes between t
 SLOWEST_BYTES_PER_SECOND = 1024**2
 PART_BYTES = 50 * 1024**2
 FAILURES: tuple[type[Exception], ...] = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
+AWAY = (TimeoutError, ConnectionError, NoConnection, HTTPClientError, aiohttp.ClientError)
+OVERLOADED = (errno.EBUSY, errno.EREMOTEIO)  # what s3fs makes of 503 and 500
 
 
 class ObjectStore:
     """Objects below `s3://bucket/prefix`. Every call ends: within seconds, or in proportion to its bytes."""
 
     failures = FAILURES
+    refusals: tuple[type[Exception], ...] = (PermissionError, NoCredentialsError)
     remote = True
 
     def __init__(self, url: str) -> None:
@@ -55,6 +61,9 @@ class ObjectStore:
     def names(self, prefix: str) -> list[str]:
         found = self._files.find(self._path(prefix), timeout=SILENCE_SECONDS)
         return [path[len(self._root) + 1 :] for path in found]
+
+    def away(self, error: Exception) -> bool:
+        return isinstance(error, AWAY) or getattr(error, "errno", None) in OVERLOADED
 
     def remedy(self, error: Exception) -> str:
         match error:

@@ -17,6 +17,8 @@ BELL_SECONDS = 30  # an older bell tells nothing that a poll has not found
 RING_SECONDS = 1.0  # what a request may lose to a broker that hangs
 SULK_SECONDS = 5.0  # after a failure: workers poll, so there is no hurry to try again
 LISTEN_TIMEOUT_SECONDS = 30
+ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+"""A connection that was kept tells that its broker has been away only when it is used: a new one may do."""
 _failed_at: dict[str, float] = {}
 
 
@@ -41,7 +43,9 @@ def ring(broker_url: str, needs_cuda: bool) -> None:
 def send(broker_url: str, task: str, queue: str) -> bool:
     """Whether the broker took the message."""
     try:
-        _publisher(broker_url).send_task(task, queue=queue, expires=BELL_SECONDS, ignore_result=True, retry=False)
+        _publisher(broker_url).send_task(
+            task, queue=queue, expires=BELL_SECONDS, ignore_result=True, retry=True, retry_policy=ONCE_MORE
+        )
     except (OSError, KombuError, OperationalError) as error:
         log.warning("the broker does not take %s: %s; workers find the job by themselves", task, error)
         return False
@@ -74,6 +78,7 @@ def _app(broker_url: str, timeout_seconds: float) -> Celery:
         task_create_missing_queues=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_connection_timeout=RING_SECONDS if timeout_seconds <= RING_SECONDS else 4.0,
         broker_transport_options={
             "socket_timeout": timeout_seconds,
             "socket_connect_timeout": RING_SECONDS,

@@ -30,6 +30,12 @@ class Settings(BaseSettings):
     """A file that holds the broker URL; the URL itself wins over it."""
     broker_url: SecretText = None
     """Redis, Valkey or RabbitMQ for bells; default: none, one machine needs none."""
+    database_pool_size: Annotated[int, Field(ge=1)] = 5
+    """Connections that each process keeps open."""
+    database_pool_overflow: Annotated[int, Field(ge=0)] = 20
+    """Connections beyond these that it may open under load."""
+    database_pool_timeout_seconds: Seconds = 5.0
+    """How long a request waits for one of them, and for the database to take a new one, before 503."""
     artifact_url: str | None = None
     """Where checkpoints and models live: a folder that every node reaches, or s3://bucket/prefix; default: a
     folder in the home."""
@@ -65,11 +71,27 @@ class Settings(BaseSettings):
     machine, 5 with a broker."""
     node_seconds: Seconds = 10.0
     """How often a worker writes that it is there."""
+    storage_patience_seconds: Seconds = 600.0
+    """How long a running job goes on trying to write to an artifact store that is away."""
     stall_seconds: Seconds = 600.0
     """A trainer that reports nothing for so long is stopped; three times without progress fail the job."""
     drain_seconds: Seconds = 8.0
     """How long trainers have to write a checkpoint after SIGTERM."""
     attempts_without_progress: Annotated[int, Field(ge=1)] = 3
+
+    gap_accuracy: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    """A job warns when its test accuracy (of a regression: r2) under batch statistics, running average and
+    population statistics differs by more."""
+    gap_loss: Annotated[float, Field(gt=0.0)] = 0.1
+    """Likewise for its test loss."""
+    dead_variance: Annotated[float, Field(ge=0.0)] = 10.0
+    """A channel counts as dead below so many times eps of variance."""
+    dead_output: Annotated[float, Field(ge=0.0)] = 0.001
+    """A channel counts as dead below this deviation of what its layer makes of it."""
+    exploding_gain: Annotated[float, Field(gt=0.0)] = 100.0
+    """A channel counts as exploding above this gain, gamma / sqrt(variance + eps)."""
+    exploding_mean: Annotated[float, Field(gt=0.0)] = 100.0
+    """A channel counts as exploding when its mean is more than so many of its deviations away from 0."""
 
     maximum_parameters: Annotated[int, Field(ge=1)] = 200_000_000
     maximum_steps: Annotated[int, Field(ge=1)] = 10_000_000

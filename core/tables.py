@@ -146,6 +146,16 @@ metric_points = Table(
     sqlite_with_rowid=False,
 )
 
+layer_reports = Table(
+    "layer_reports",
+    metadata,
+    Column("job_id", Id, ForeignKey("jobs.id"), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("final", Boolean, nullable=False),  # after training, by the statistics that are published
+    Column("layers", Json, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
 checkpoints = Table(
     "checkpoints",
     metadata,

@@ -14,6 +14,7 @@ from evenkeel.errors import (
     Unauthenticated,
     WaitTimedOut,
 )
+from evenkeel.reports import Layer, LayerReports, Verification
 from evenkeel.results import (
     Checkpoint,
     Event,
@@ -39,6 +40,8 @@ __all__ = [
     "Job",
     "JobSpec",
     "Key",
+    "Layer",
+    "LayerReports",
     "Model",
     "ModelVersion",
     "NotFound",
@@ -51,5 +54,6 @@ __all__ = [
     "ServerFailed",
     "Unauthenticated",
     "Validation",
+    "Verification",
     "WaitTimedOut",
 ]

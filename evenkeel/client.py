@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from core.spec import JobSpec
 from evenkeel.discovery import locate
+from evenkeel.reports import LayerReports, Verification
 from evenkeel.results import (
     Checkpoint,
     Event,
@@ -27,6 +28,8 @@ from evenkeel.transport import Transport
 
 PAGE = 100
 STREAM_PATIENCE_SECONDS = 60.0
+VERIFICATION_SECONDS = 300.0
+"""A large model is run some hundred times."""
 
 JobOrId = Job | str
 Spec = JobSpec | Mapping[str, Any]
@@ -154,6 +157,10 @@ class Client:
         answer = self._transport.json("GET", f"{_of(job)}/checkpoints")
         return [Checkpoint.read(raw) for raw in answer["data"]]
 
+    def layers(self, job: JobOrId, step: int | None = None) -> LayerReports:
+        """How the normalization layers stood at the newest evaluation, or the newest up to `step`."""
+        return LayerReports.read(self._transport.json("GET", f"{_of(job)}/layers", params={"step": step}))
+
     # Models
 
     def models(self, limit: int = 100) -> list[Model]:
@@ -171,10 +178,46 @@ class Client:
     def remove_alias(self, model: str, alias: str) -> None:
         self._transport.send("DELETE", f"{_model(model)}/aliases/{quote(alias, safe='')}")
 
-    def population(self, model: str, version: int | None = None) -> dict[str, Any]:
-        """Population statistics per layer, as measured after training."""
-        answer: dict[str, Any] = self._transport.json("GET", f"{_model(model)}/population", params={"version": version})
+    def population(self, model: str, version: int | None = None, channels: bool = False) -> dict[str, Any]:
+        """Population statistics per layer, as measured after training; with `channels`, `layers` has every value."""
+        path, params = f"{_model(model)}/population", {"version": version}
+        answer: dict[str, Any] = self._transport.json("GET", path, params=params)
+        if channels:
+            answer["layers"], page = [], {"has_more": True, "last_layer": None}
+            while page["has_more"]:
+                more = {"channels": "true", "limit": PAGE, "after": page["last_layer"]}
+                page = self._transport.json("GET", path, params=params | more)
+                answer["layers"] += page["layers"]
         return answer
+
+    def recalibrate(
+        self,
+        model: str,
+        dataset: Mapping[str, Any],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        publish_alias: str | None = None,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """A job that measures population statistics on other data, for the same weights: a new version of the model.
+
+        No alias moves unless `publish_alias` names one. `options`: population, resources, name, metadata, priority.
+        """
+        named = {"version": version, "alias": alias}
+        body = {**options, "dataset": dict(dataset), "publish": {"alias": publish_alias}}
+        body |= {name: value for name, value in named.items() if value is not None}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return Job.read(self._transport.json("POST", f"{_model(model)}/recalibrate", body=body, headers=headers))
+
+    def verify(self, model: str, version: int | None = None, alias: str | None = None) -> Verification:
+        """Runs the checks of publishing again, on the service's machine; `passed` is the answer."""
+        params = {"version": version, "alias": alias}
+        path = f"{_model(model)}/verify"
+        return Verification.read(
+            self._transport.json("POST", path, params=params, timeout_seconds=VERIFICATION_SECONDS)
+        )
 
     def download(self, model: str, format: str = "onnx", version: int | None = None, alias: str | None = None) -> bytes:
         """The artifact's bytes: `onnx`, `safetensors` or `card`."""

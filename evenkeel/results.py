@@ -21,6 +21,7 @@ class Progress:
 @dataclass(frozen=True)
 class Job:
     id: str
+    kind: str
     name: str
     status: str
     terminal: bool
@@ -48,6 +49,7 @@ class Job:
         progress = raw["progress"]
         return cls(
             id=raw["id"],
+            kind=raw.get("kind", "training"),
             name=raw["name"],
             status=raw["status"],
             terminal=raw["terminal"],
@@ -139,6 +141,8 @@ class Validation:
     parameters: int
     flops_per_step: int
     steps_per_epoch: int
+    layers: tuple[Raw, ...]
+    """The network as its list of layers; what stands inside of one is under `inside`."""
     estimated_seconds: float | None
     estimate_basis: str | None
     warnings: tuple[str, ...]
@@ -153,6 +157,7 @@ class Validation:
             raw["parameters"],
             raw["flops_per_step"],
             raw["steps_per_epoch"],
+            tuple(raw.get("layers") or ()),
             estimate.get("seconds"),
             estimate.get("basis"),
             tuple(raw.get("warnings") or ()),
@@ -186,6 +191,7 @@ class ModelVersion:
     job_id: str
     weights_sha256: str
     statistics_sha256: str | None
+    recalibrated_from: Raw | None
     aliases: tuple[str, ...]
     card: Raw
     artifacts: Raw
@@ -200,6 +206,7 @@ class ModelVersion:
             raw["job_id"],
             raw["weights_sha256"],
             raw.get("statistics_sha256"),
+            raw.get("recalibrated_from"),
             tuple(raw.get("aliases") or ()),
             raw.get("card") or {},
             raw.get("artifacts") or {},

@@ -61,9 +61,20 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
+        timeout_seconds: float | None = None,
     ) -> Any:
         """The decoded answer. Raises EvenkeelClientError."""
-        return _decoded(self.send(method, path, params=params, body=body, headers=headers, repeatable=repeatable))
+        return _decoded(
+            self.send(
+                method,
+                path,
+                params=params,
+                body=body,
+                headers=headers,
+                repeatable=repeatable,
+                timeout_seconds=timeout_seconds,
+            )
+        )
 
     def send(
         self,
@@ -74,6 +85,7 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
+        timeout_seconds: float | None = None,
     ) -> httpx.Response:
         """A successful answer. What is `repeatable` is sent again while the service is away; anything
         else only when it certainly never arrived. Raises EvenkeelClientError."""
@@ -86,6 +98,7 @@ class Transport:
                     params=_given(params),
                     json=body,
                     headers=self._headers(headers),
+                    timeout=httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds,
                 )
             except NotReachable as error:
                 if not self._met:

@@ -1,16 +1,18 @@
 """Real services for the tests: a migrated SQLite file, and a Postgres that the suite starts itself."""
 
+import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from core.db import Database
 from migrations.apply import upgrade
-from tests.servers import Postgres
+from tests.servers import Postgres, valkey_server
 
+REDIS_DATABASES = 16
 MNIST_FOLDER = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
@@ -50,3 +52,16 @@ def postgres_server() -> Iterator[str]:
         return
     with Postgres() as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def broker_url() -> Iterator[Callable[[], str]]:
+    """URLs of a broker that every test may use, and none may stop or empty: it may be somebody's. On the
+    suite's own each URL is a database by itself, so that no worker takes bells of another service."""
+    given = os.environ.get("EVENKEEL_TEST_BROKER_URL")
+    if given:
+        yield lambda: given
+        return
+    with valkey_server() as server:
+        numbers = itertools.cycle(range(REDIS_DATABASES))
+        yield lambda: f"{server.url.rpartition('/')[0]}/{next(numbers)}"

@@ -13,9 +13,10 @@ from moto.server import ThreadedMotoServer
 class S3:
     """A server on a free port; `environment` is what finds it."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self._address = address
         self._start(0)
-        self.environment = environment(f"http://127.0.0.1:{self._port}")
+        self.environment = environment(f"http://{address}:{self._port}")
 
     def bucket(self) -> str:
         """The name of a fresh bucket."""
@@ -55,7 +56,7 @@ class S3:
             self._start(self._port)
 
     def _start(self, port: int) -> None:
-        self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+        self._server = ThreadedMotoServer(self._address, port, verbose=False)
         self._server.start()
         self._port = self._server.get_host_and_port()[1]
         self._app = self._server._server.app
@@ -73,8 +74,8 @@ def environment(endpoint: str) -> dict[str, str]:
 
 
 @contextmanager
-def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    server = S3()
+def s3_server(monkeypatch: pytest.MonkeyPatch, address: str = "127.0.0.1") -> Iterator[S3]:
+    server = S3(address)
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     try:

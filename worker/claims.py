@@ -1,13 +1,13 @@
 """Claims: how a job becomes this slot's."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from core.errors import StorageFailed
 from core.queries import checkpoints, events, leases
 from core.queries.events import EventDraft
-from worker.messages import CheckpointReference, Order
+from worker.messages import CheckpointReference, Order, Thresholds
 from worker.node import Node
 
 log = logging.getLogger("evenkeel.worker")
@@ -76,4 +76,6 @@ def order_for(node: Node, slot: int, claim: Claim) -> Order:
         gpu=slot % node.gpus if node.gpus else None,
         artifact_cache_dir=str(settings.artifact_cache_dir),
         artifact_cache_bytes=settings.artifact_cache_bytes,
+        thresholds=Thresholds(**{part.name: getattr(settings, part.name) for part in fields(Thresholds)}),
+        storage_patience_seconds=settings.storage_patience_seconds,
     )

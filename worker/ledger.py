@@ -9,15 +9,14 @@ from sqlalchemy import Connection, Update
 from core.artifacts import ArtifactStore
 from core.db import Database
 from core.errors import StorageFailed
-from core.identifiers import new_id
-from core.queries import checkpoints, events, leases
+from core.queries import events, layers, leases
 from core.queries.events import EventDraft, EventType, Level
 from worker.claims import Claim
-from worker.messages import CheckpointWritten, LogLine, PhaseBegan, Points, Started
+from worker.messages import CheckpointWritten, LayersReported, LogLine, PhaseBegan, Points, Started
 from worker.publication import publish
+from worker.records import write_checkpoints, write_layer_reports
 from worker.series import FreshPoints, SeriesBook
 
-KEPT_CHECKPOINTS = 2
 Ending = tuple[Callable[..., Update], list[EventDraft]]
 """A guarded statement, short of (job id, fence, tick, number of events), and its own events."""
 
@@ -35,13 +34,14 @@ class Ledger:
         self._book = SeriesBook()
         self._drafts: list[EventDraft] = []
         self._checkpoints: list[CheckpointWritten] = []
+        self._reports: list[LayersReported] = []
         self._phase: str | None = None
         self._step = int(claim.row.step)
         self._fresh_points = FreshPoints()
         self._progressed = False
         self._tick = 0
         self._uncertain = False  # the last commit failed, and may have landed all the same
-        self._attempted = (0, 0)  # drafts and checkpoints that it held; more may have come since
+        self._attempted = (0, 0, 0)  # drafts, checkpoints and reports that it held; more may have come since
         self._begun: int | None = None  # tick of the last try to begin
 
     @property
@@ -81,6 +81,7 @@ class Ledger:
                 raise Fenced
             if rewound:
                 self._book.rewind(connection, started.step)
+                connection.execute(layers.remove_after(self._claim.job_id, started.step))
             self._append(connection, flags.base, drafts)
         self._step = started.step if rewound else self._step
 
@@ -98,7 +99,10 @@ class Ledger:
         self.event("phase", f"phase {message.phase}", {"phase": message.phase})
 
     def log(self, message: LogLine) -> None:
-        self.event("log", message.text, {"step": message.step}, message.level)
+        self.event("log", message.text, {"step": message.step} | message.data, message.level)
+
+    def layers(self, message: LayersReported) -> None:
+        self._reports.append(message)
 
     def checkpoint(self, message: CheckpointWritten) -> None:
         self._checkpoints.append(message)
@@ -122,7 +126,7 @@ class Ledger:
         """
         return self._transact(lambda _: (self._renew, []))
 
-    def put_back(self, state: str, text: str) -> None:
+    def put_back(self, state: str, text: str, level: Level = "info") -> None:
         """The last write of an attempt that ends in good order: `queued` (drained) or `paused`. A cancel
         or a pause that came in meanwhile wins."""
 
@@ -132,7 +136,7 @@ class Ledger:
                 return self._finishing("cancelled", "cancelled", "info")
             if row.pause_requested_at is not None and state != "paused":
                 return _putting_back("paused", f"paused at step {self._step}")
-            return _putting_back(state, text)
+            return _putting_back(state, text, level)
 
         self._transact(choose)
 
@@ -174,7 +178,7 @@ class Ledger:
         self._draft_points()
         self._tick += 1
         self._uncertain = True
-        self._attempted = (len(self._drafts), len(self._checkpoints))
+        self._attempted = (len(self._drafts), len(self._checkpoints), len(self._reports))
         with self._database.write() as connection:
             statement, last = choose(connection)
             drafts = [*self._drafts, *last]
@@ -185,7 +189,8 @@ class Ledger:
                 raise Fenced
             self._append(connection, row.base, drafts)
             fresh = self._book.write(connection, self._claim.job_id)
-            obsolete = self._write_checkpoints(connection)
+            obsolete = write_checkpoints(connection, self._claim.job_id, self._claim.attempt, self._checkpoints)
+            write_layer_reports(connection, self._claim.job_id, self._reports)
         self._committed(fresh, obsolete)
         return row
 
@@ -210,42 +215,6 @@ class Ledger:
         """Says which points came since the last event, so that the log reads in the order in which things happened."""
         self._drafts += self._fresh_points.take()
 
-    def _write_checkpoints(self, connection: Connection) -> list[Any]:
-        """Names the new files and un-names all but the newest two and the best; answers the latter's rows."""
-        if not self._checkpoints:
-            return []
-        recorded = {row.step: row for row in connection.execute(checkpoints.of_job(self._claim.job_id))}
-        replaced = []
-        for written in self._checkpoints:
-            if written.best:
-                connection.execute(checkpoints.forget_best(self._claim.job_id))
-            reference = written.checkpoint
-            if reference.step in recorded:
-                replaced.append(recorded[reference.step])
-                connection.execute(checkpoints.remove([recorded[reference.step].id]))
-            connection.execute(
-                checkpoints.create(
-                    id=new_id("ckpt"),
-                    job_id=self._claim.job_id,
-                    step=reference.step,
-                    attempt=self._claim.attempt,
-                    name=reference.name,
-                    sha256=reference.sha256,
-                    bytes=reference.bytes,
-                    complete=written.complete,
-                    monitor=written.monitor,
-                    score=written.score,
-                    best=written.best,
-                )
-            )
-        rows = connection.execute(checkpoints.of_job(self._claim.job_id)).all()
-        obsolete = [row for row in rows[KEPT_CHECKPOINTS:] if not row.best]
-        if obsolete:
-            connection.execute(checkpoints.remove([row.id for row in obsolete]))
-        kept = {row.name for row in rows} - {row.name for row in obsolete}
-        ours = f"checkpoints/{self._claim.job_id}/"  # a retry shares the file of the job that it repeats
-        return [row for row in [*obsolete, *replaced] if row.name not in kept and row.name.startswith(ours)]
-
     def _committed(self, fresh: dict[str, int], obsolete: list[Any]) -> None:
         self._book.committed(fresh)
         self._clear()
@@ -257,13 +226,14 @@ class Ledger:
                 self.event("log", f"an old checkpoint stays behind: {error.message}", {"step": row.step}, "warning")
 
     def _clear(self) -> None:
-        drafts, written = self._attempted
+        drafts, written, reports = self._attempted
         self._drafts, self._checkpoints = self._drafts[drafts:], self._checkpoints[written:]
+        self._reports = self._reports[reports:]
         self._progressed = False
 
 
-def _putting_back(state: str, text: str) -> Ending:
-    return partial(leases.put_back, state=state), [EventDraft("status", text, {"status": state})]
+def _putting_back(state: str, text: str, level: Level = "info") -> Ending:
+    return partial(leases.put_back, state=state), [EventDraft("status", text, {"status": state}, level)]
 
 
 def _rewind_draft(step: int) -> EventDraft:

@@ -15,7 +15,7 @@ import setproctitle
 
 from core.artifacts import ArtifactStore
 from core.bell import hear, open_bell
-from core.db import Database
+from core.db import open_database
 from core.errors import EvenkeelError, SettingsInvalid, Unavailable
 from core.queries import leases
 from core.settings import Settings, load_settings
@@ -23,6 +23,7 @@ from worker import reaper, registry
 from worker.node import Node, node_id
 from worker.slots import gpu_count, slot_count
 from worker.supervisor import run_next
+from worker.vitals import Vitals
 
 log = logging.getLogger("evenkeel.worker")
 
@@ -44,22 +45,25 @@ def run(settings: Settings, parent_fd: int | None = None) -> int:
     node = Node(
         node_id(settings.home),
         settings,
-        Database(settings.resolved_database_url),
+        open_database(settings),
         ArtifactStore(settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes),
         gpu_count(),
     )
+    vitals = Vitals(settings.home)
     try:
-        return Slots(node).run() if settings.broker_url is None else _run_with_broker(node, settings.broker_url)
+        if settings.broker_url is not None:
+            return _run_with_broker(node, settings.broker_url, vitals)
+        return Slots(node, vitals).run()
     finally:
         node.database.close()
         node.store.close()
         lock.close()
 
 
-def _run_with_broker(node: Node, broker_url: str) -> int:
+def _run_with_broker(node: Node, broker_url: str, vitals: Vitals) -> int:
     """Celery has the main thread, as it handles the signals; the slots run aside."""
-    listener = importlib.import_module(LISTENER).Listener(node, broker_url)
-    slots = threading.Thread(target=Slots(node).work, name="slots")
+    listener = importlib.import_module(LISTENER).Listener(node, broker_url, vitals)
+    slots = threading.Thread(target=Slots(node, vitals).work, name="slots")
     slots.start()
     try:
         listener.run()
@@ -72,8 +76,9 @@ def _run_with_broker(node: Node, broker_url: str) -> int:
 class Slots:
     """The slots of this node, their reaper, and the ear that hears of work."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, vitals: Vitals) -> None:
         self._node = node
+        self._vitals = vitals
         self._slots = slot_count(node.settings, node.gpus)
         self._work = threading.Semaphore(0)
         self._idle = threading.Semaphore(0)
@@ -114,6 +119,7 @@ class Slots:
                 rung = hear(bell)
                 if rung or self._work_waits():
                     self._work.release(min(max(1, rung), self._slots))
+                self._vitals.looked()
         finally:
             os.close(bell)
 
@@ -135,7 +141,10 @@ class Slots:
 
     def _slot(self, slot: int) -> None:
         """Runs job after job; sleeps when there is none."""
-        while not self._node.draining.is_set():
+        while True:
+            self._node.rest()
+            if self._node.draining.is_set():
+                return
             if not self._run_next(slot):
                 self._idle.release()
                 self._work.acquire()

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from array import array
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Command = Literal["cancel", "pause", "drain"]
 
@@ -15,6 +15,18 @@ class CheckpointReference:
     sha256: str
     bytes: int
     step: int
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on a job warns of its batch norm; each is a setting, and explained there."""
+
+    gap_accuracy: float = 0.02
+    gap_loss: float = 0.1
+    dead_variance: float = 10.0
+    dead_output: float = 0.001
+    exploding_gain: float = 100.0
+    exploding_mean: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,8 @@ class Order:
     gpu: int | None = None  # the slot's own; what `auto` and `cuda` mean
     artifact_cache_dir: str | None = None  # for copies of what lies in an object store
     artifact_cache_bytes: int = 0
+    thresholds: Thresholds = Thresholds()
+    storage_patience_seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,17 @@ class LogLine:
     level: Literal["info", "warning", "error"]
     text: str
     step: int
+    data: dict[str, Any] = field(default_factory=dict)  # figures behind the text, for programs
+
+
+@dataclass(frozen=True)
+class LayersReported:
+    """How each normalization layer with statistics stands after `step`, in order of computation. `final`: by
+    the statistics that are published, else by the running average."""
+
+    step: int
+    final: bool
+    layers: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +106,13 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class GivenBack:
+    """This attempt can not begin, through no fault of the job's: another may, later or elsewhere."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """`result` stands on the job's row; `card` is null when nothing is published."""
 
@@ -97,10 +129,19 @@ class Failed:
     detail: str = ""  # a traceback, for the log only
 
 
-Message = Started | PhaseBegan | Points | LogLine | CheckpointWritten | Stopped | Finished | Failed
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Started, PhaseBegan, Points, LogLine, CheckpointWritten, Stopped, Finished, Failed)
-}
+Message = (
+    Started
+    | PhaseBegan
+    | Points
+    | LogLine
+    | LayersReported
+    | CheckpointWritten
+    | Stopped
+    | GivenBack
+    | Finished
+    | Failed
+)
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:

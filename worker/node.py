@@ -9,6 +9,7 @@ from core.bell import ring_here
 from core.db import Database
 from core.identifiers import new_id
 from core.settings import Settings
+from worker.pause import Pause
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,20 @@ class Node:
     store: ArtifactStore
     gpus: int
     draining: threading.Event = field(default_factory=threading.Event)
+    starting: Pause = field(default_factory=Pause)
+    """After trainers that did not come up on this node."""
+    reading: Pause = field(default_factory=Pause)
+    """After trainers that could not read a checkpoint."""
 
     def drain(self) -> None:
         """No new jobs; running ones go back to the queue. The bell wakes whoever waits for work."""
         self.draining.set()
         ring_here(self.settings.home)
+
+    def rest(self) -> None:
+        """Blocks while this node had better leave jobs to others."""
+        self.starting.wait(self.draining)
+        self.reading.wait(self.draining)
 
     def owner(self, slot: int) -> str:
         """Who holds a lease; `reclaim` finds the leases of a node by its part before the colon."""

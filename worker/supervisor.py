@@ -18,8 +18,11 @@ from worker.messages import (
     Command,
     Failed,
     Finished,
+    GivenBack,
+    LayersReported,
     LogLine,
     Message,
+    Order,
     PhaseBegan,
     Points,
     Started,
@@ -31,6 +34,7 @@ log = logging.getLogger("evenkeel.worker")
 
 LISTEN_SECONDS = 0.2  # how soon a drain is noticed while a trainer is silent
 GRACE_SECONDS = 10.0  # for a graceful cancel, pause or deadline, before SIGKILL
+START_PAUSES_SECONDS = (0.2, 0.4)  # a node that is short of processes for a moment is not short of them for good
 LEASE_MARGIN = 0.8  # share of the lease after which a supervisor without a database stops trusting it
 
 
@@ -49,13 +53,15 @@ class Unstarted:
     text: str
 
 
-Ending = Finished | Failed | Stopped | Lost | Unstarted
+LastWord = Finished | Failed | Stopped | GivenBack
+Ending = LastWord | Lost | Unstarted
 
 
 def run_next(node: Node, slot: int) -> bool:
     """Claims and runs the next job; False when there is none. Raises OSError or EOFError, the job being back
-    in the queue, when this node can start no trainer: whoever calls again at once would take job after job."""
-    forkserver.warm_up()
+    in the queue, when this node can start no trainer. `node.rest` before the next call, else a node that is
+    broken takes job after job."""
+    _warm_up(node)
     claim = claim_next(node, slot)
     if claim is None:
         return False
@@ -63,8 +69,9 @@ def run_next(node: Node, slot: int) -> bool:
     sweep(node, claim)
     ledger = Ledger(node.database, node.store, claim, node.settings.lease_seconds)
     try:
-        trainer = forkserver.start(order_for(node, slot, claim))
+        trainer = _start(node, order_for(node, slot, claim))
     except (OSError, EOFError) as error:
+        node.starting.failed()
         _conclude(node, claim, ledger, Unstarted(f"no trainer could be started: {error or type(error).__name__}"))
         raise
     try:
@@ -80,6 +87,25 @@ def run_next(node: Node, slot: int) -> bool:
         how = trainer.close()
     log.info("%s attempt %d is over; its trainer ended %s", claim.job_id, claim.attempt, how)
     return True
+
+
+def _warm_up(node: Node) -> None:
+    try:
+        forkserver.warm_up()
+    except (OSError, EOFError):
+        node.starting.failed()
+        raise
+
+
+def _start(node: Node, order: Order) -> Trainer:
+    """A trainer, after a few tries within the attempt."""
+    for pause in START_PAUSES_SECONDS:
+        try:
+            return forkserver.start(order)
+        except (OSError, EOFError) as error:
+            log.warning("%s: no trainer could be started: %r", order.job_id, error)
+            node.draining.wait(pause)
+    return forkserver.start(order)
 
 
 class Watch:
@@ -99,6 +125,7 @@ class Watch:
         self._heard_at = now
         self._trusted_until = now + node.settings.lease_seconds * LEASE_MARGIN
         self._seen_points = False
+        self._started = False
 
     def until_the_end(self) -> Ending:
         """Raises Fenced when the job is no longer ours."""
@@ -106,10 +133,12 @@ class Watch:
             try:
                 message = self._trainer.receive(min(LISTEN_SECONDS, max(0.0, self._next_tick - time.monotonic())))
             except TrainerGone:
+                if not self._started:
+                    self._node.starting.failed()  # perhaps the job's fault, but others should have a try at it
                 return Lost("worker_lost", "the trainer ended without a last word")
             if message is not None:
                 self._heard_at = time.monotonic()
-                if isinstance(message, Finished | Failed | Stopped):
+                if isinstance(message, LastWord):
                     return self._last_word(message)
                 self._note(message)
             if time.monotonic() >= self._next_tick:
@@ -121,6 +150,10 @@ class Watch:
     def _note(self, message: Message) -> None:
         match message:
             case Started():
+                self._started = True
+                self._node.starting.worked()
+                if message.step:
+                    self._node.reading.worked()
                 self._patiently(lambda: self._ledger.begin(message))
             case Points():
                 self._ledger.points(message)
@@ -131,6 +164,8 @@ class Watch:
                 self._ledger.phase(message)
             case LogLine():
                 self._ledger.log(message)
+            case LayersReported():
+                self._ledger.layers(message)
             case CheckpointWritten():
                 self._ledger.checkpoint(message)
 
@@ -180,7 +215,9 @@ class Watch:
             raise Fenced
         return None
 
-    def _last_word(self, message: Finished | Failed | Stopped) -> Ending:
+    def _last_word(self, message: LastWord) -> Ending:
+        if isinstance(message, GivenBack):
+            self._node.reading.failed()
         if self._overdue and isinstance(message, Stopped):
             limit = self._claim.row.spec["training"]["time_limit_seconds"]
             text = f"the job ran longer than training.time_limit_seconds = {limit:g}: raise it, then retry"
@@ -227,7 +264,9 @@ def _write_ending(node: Node, claim: Claim, ledger: Ledger, ending: Ending) -> N
         case Stopped():
             ledger.put_back("queued", f"the worker is shutting down; back in the queue at step {ending.step}")
         case Unstarted():
-            ledger.put_back("queued", ending.text)
+            ledger.put_back("queued", ending.text, "warning")
+        case GivenBack():
+            ledger.put_back("queued", f"back in the queue: {ending.reason}", "warning")
         case Lost():
             ledger.commit()  # what it still reported; its lease is given up by the next statement
             with node.database.write() as connection:

@@ -12,6 +12,7 @@ from celery.apps.worker import Worker
 from core.bell import ring_here
 from core.queue import BELL, PULSE, consumer, node_queue, queue_for, send
 from worker.node import Node
+from worker.vitals import Vitals
 
 log = logging.getLogger("evenkeel.worker")
 
@@ -28,8 +29,9 @@ class Ear(Worker):  # type: ignore[misc]  # Celery has no types
 class Listener:
     """Consumes bells until SIGTERM, or until it finds itself deaf."""
 
-    def __init__(self, node: Node, broker_url: str) -> None:
+    def __init__(self, node: Node, broker_url: str, vitals: Vitals) -> None:
         self._node = node
+        self._vitals = vitals
         self._broker_url = broker_url
         self._heard_at = time.monotonic()
         self.deaf = False
@@ -49,13 +51,13 @@ class Listener:
             ring_here(self._node.settings.home)
 
         def pulse() -> None:
-            self._heard_at = time.monotonic()
+            self._heard()
 
         def drain(**_: Any) -> None:
             self._node.drain()
 
-        app.task(name=BELL)(bell)
-        app.task(name=PULSE)(pulse)
+        app.task(name=BELL, shared=False)(bell)
+        app.task(name=PULSE, shared=False)(pulse)
         signals.worker_shutting_down.connect(drain, weak=False)
         return Ear(
             app=app,
@@ -71,16 +73,20 @@ class Listener:
 
     def _pulse(self) -> None:
         """Proves consumption, not connection: while the broker takes pulses, they must come back."""
-        sent_in_silence = 0
-        while not self._node.draining.wait(PULSE_SECONDS):
-            sent_at = time.monotonic()
-            if not send(self._broker_url, PULSE, node_queue(self._node.id)):
-                sent_in_silence = 0
-                self._heard_at = time.monotonic()
-                continue
-            sent_in_silence = sent_in_silence + 1 if self._heard_at < sent_at - PULSE_SECONDS else 0
-            if sent_in_silence >= SILENT_PERIODS:
+        silent, sent_at = 0, self._heard_at
+        while not self._node.draining.is_set():
+            silent = silent + 1 if self._heard_at < sent_at else 0  # since the last one, however late this one is due
+            if silent >= SILENT_PERIODS:
                 log.error("no pulse came back %d times, though the broker took them: starting over", SILENT_PERIODS)
                 self.deaf = True
                 self._node.drain()
                 self._worker.stop()
+                return
+            sent_at = time.monotonic()
+            if not send(self._broker_url, PULSE, node_queue(self._node.id)):
+                self._heard()  # a broker that is away is no reason to start over: the node looks by itself
+            self._node.draining.wait(PULSE_SECONDS)
+
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+        self._vitals.heard()

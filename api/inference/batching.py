@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from api.inference.lanes import CHUNK_ROWS, Array, Lane, Model, Part, Pending, too_late
+from api.inference.lanes import Array, Lane, Model, Part, Pending, too_late
 from core.errors import FieldProblem, InputInvalid, Overloaded, Unavailable
 
 AT_ONCE_SECONDS = 0.001
@@ -56,7 +56,7 @@ class Batcher:
         """Raises Overloaded where so many rows more may not wait."""
         if lane.rows_waiting + rows > self._queue_rows:
             lane.tally.rejected += 1
-            seconds = 1 + int(lane.seconds(CHUNK_ROWS) * lane.rows_waiting / CHUNK_ROWS)
+            seconds = 1 + int(lane.seconds(lane.rows_a_run) * lane.rows_waiting / lane.rows_a_run)
             raise Overloaded(
                 f"{lane.rows_waiting} rows already wait for model {lane.name}, and {self._queue_rows} may: "
                 f"try again in {seconds} s, or send fewer at once",

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from api.inference.batching import Batcher
 from api.inference.drift import drift_of
-from api.inference.lanes import CHUNK_ROWS, Array, Lane
+from api.inference.lanes import Array, Lane
+from bn_models.receipt import available_providers, open_session
 from core.artifacts import ArtifactStore
 from core.errors import StorageFailed, Unavailable
 
+ROWS_A_RUN = 64
+"""Of a version whose receipt names no other number."""
 VersionKey = tuple[str, int]
 Watched = tuple[float, float]
 MOST_THREADS = 4
@@ -46,20 +48,19 @@ class ServedModel:
     shape: tuple[int, ...]
     columns: tuple[str, ...]
     labels: tuple[str, ...] | None  # None: a regression
-    fixed_batch: bool  # whether only batches of CHUNK_ROWS give one and the same bits
-    alone: bool  # whether a row's answer would depend on its company, so that each runs by itself
+    rows_a_run: int
+    """Publishing proved that a row has the same bits alone and in company up to this many, fewer where inputs are
+    large; where that proof failed, 1: padding to one size would not do, for bits can depend on a row's place too."""
+    padded: bool  # whether runs have this one size: what was proved on the CPU says little of another device
     card: dict[str, Any]
     bytes: int
 
     def run(self, chunk: Array) -> list[Array]:
-        """All outputs for at most CHUNK_ROWS rows (n, *shape)."""
-        if self.alone:
-            each = [self.session.run(self.outputs, {"input": chunk[index : index + 1]}) for index in range(len(chunk))]
-            return [np.concatenate(output) for output in zip(*each, strict=True)]
-        if not self.fixed_batch:
+        """All outputs for at most `rows_a_run` rows (n, *shape)."""
+        if not self.padded:
             answers: list[Array] = self.session.run(self.outputs, {"input": chunk})
             return answers
-        padded = np.zeros((CHUNK_ROWS, *self.shape), np.float32)
+        padded = np.zeros((self.rows_a_run, *self.shape), np.float32)
         padded[: len(chunk)] = chunk
         return [output[: len(chunk)] for output in self.session.run(self.outputs, {"input": padded})]
 
@@ -176,14 +177,11 @@ class Found:
 
 def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
     serving = card.get("serving") or {}
-    threads, providers = serving.get("threads", 1), _providers(serving)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    providers = _providers(serving)
     classification = card["task"] == "classification"
     receipt = card.get("receipt") or {}
-    session = onnxruntime.InferenceSession(content, options, providers=providers)
+    row_by_row = receipt.get("batch_invariant") is False or serving.get("quantization") is not None
+    session = open_session(content, receipt.get("threads", 1), providers)
     outputs = {output.name: int(output.shape[-1]) for output in session.get_outputs()}
     return ServedModel(
         session=session,
@@ -193,8 +191,8 @@ def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
         shape=tuple(card["input"]["shape"]),
         columns=tuple(card["input"].get("columns") or ()),
         labels=tuple(map(str, card["labels"])) if classification else None,
-        fixed_batch=receipt.get("batch_invariant") is False or threads != 1 or len(providers) > 1,
-        alone=serving.get("quantization") is not None,
+        rows_a_run=1 if row_by_row else receipt.get("largest_batch", ROWS_A_RUN),
+        padded=len(providers) > 1,
         card=card,
         bytes=len(content),
     )
@@ -202,15 +200,16 @@ def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
 
 def _providers(serving: dict[str, Any]) -> list[str]:
     wanted = ["CUDAExecutionProvider"] if serving.get("provider") == "cuda" else []
-    return [*(name for name in wanted if name in onnxruntime.get_available_providers()), "CPUExecutionProvider"]
+    return [*(name for name in wanted if name in available_providers()), "CPUExecutionProvider"]
 
 
 def warmed_up(model: ServedModel) -> tuple[float, float]:
     """Seconds that a batch of one row takes, and a full one; the session's buffers are allocated after it."""
     alone = _seconds(model, 1)
-    if alone * CHUNK_ROWS > WARM_UP_SECONDS:
-        return alone, alone * CHUNK_ROWS
-    return alone, _seconds(model, CHUNK_ROWS)
+    full = model.rows_a_run
+    if alone * full > WARM_UP_SECONDS:
+        return alone, alone * full
+    return alone, _seconds(model, full)
 
 
 def _seconds(model: ServedModel, count: int) -> float:

@@ -14,11 +14,13 @@ from api.inference.drift import Drift
 from core.errors import DeadlinePassed, EvenkeelError
 
 Array = NDArray[np.float32]
-CHUNK_ROWS = 64
-"""Rows a run. Publishing proves that one row answers the same bits alone and in company up to this many."""
 
 
 class Model(Protocol):
+    @property
+    def rows_a_run(self) -> int:
+        """The most rows a run, for which one row's bits are proved."""
+
     def run(self, chunk: Array) -> list[Array]: ...
 
 
@@ -84,6 +86,7 @@ class Lane:
         full_seconds: float,
     ) -> None:
         self.model = model
+        self.rows_a_run: int = model.rows_a_run
         self.key = key
         self.name = name
         self.version = key[1]
@@ -93,7 +96,7 @@ class Lane:
         self.headers = [
             (b"evenkeel-model-version", b"%d" % key[1]),
             (b"evenkeel-statistics-sha256", (statistics_sha256 or "none").encode()),
-            (b"evenkeel-batch-invariance", b"padded" if model.fixed_batch and not model.alone else b"exact"),
+            (b"evenkeel-batch-invariance", b"padded" if model.padded else b"exact"),
         ]
         self.plans: dict[bytes, Any] = {}  # headers of requests that were understood before
         self.heads: dict[Any, bytes] = {}  # and of their answers
@@ -103,17 +106,17 @@ class Lane:
         self.rows_waiting = 0
         self.has_turn = False
         self.tally = Tally()
-        self._alone = alone_seconds
-        self._more = max(0.0, full_seconds - alone_seconds) / (CHUNK_ROWS - 1)
+        self._alone: float = alone_seconds
+        self._more: float = max(0.0, full_seconds - alone_seconds) / max(1, self.rows_a_run - 1)
 
     def seconds(self, rows: int) -> float:
         """What a batch of so many rows takes, from what was measured at warm-up."""
-        return self._alone + self._more * (min(rows, CHUNK_ROWS) - 1)
+        return self._alone + self._more * (min(rows, self.rows_a_run) - 1)
 
     def take(self, now: float, order: "count[int]") -> list[Part]:
         """The next batch: first come first, without those who are gone or too late."""
         parts: list[Part] = []
-        room = CHUNK_ROWS
+        room = self.rows_a_run
         while self.waiting and room:
             priority, _, pending = self.waiting[0]
             left = len(pending.rows) - pending.taken
@@ -122,7 +125,7 @@ class Lane:
                 self.rows_waiting -= left
                 self._drop(pending)
                 continue
-            size = min(left, CHUNK_ROWS)
+            size = min(left, self.rows_a_run)
             if size > room:
                 break
             parts.append((pending, pending.taken, size))

@@ -1,28 +1,37 @@
 """Network families, with the JSON schema of what each takes."""
 
-from typing import Any, Literal
+from functools import cache
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 
 from api.auth import JobReader
 from api.pagination import Page
+from api.schemas.network import Architecture, ExampleNetwork
+from bn_models.architecture.catalogue import EXAMPLE_INPUT, EXAMPLE_OUTPUTS, catalogue
 from core.spec import FAMILIES
 
 router = APIRouter(prefix="/v1", tags=["architectures"])
 
 
-class Architecture(BaseModel):
-    object: Literal["architecture"] = "architecture"
-    family: str
-    description: str
-    json_schema: dict[str, Any]
-
-
 @router.get("/architectures")
 async def get_architectures(caller: JobReader) -> Page[Architecture]:
+    """The families: what each is, what it takes, and the size of its default network with batch norm."""
+    return _page()
+
+
+@cache
+def _page() -> Page[Architecture]:
     data = [
-        Architecture(family=name, description=(spec.__doc__ or "").strip(), json_schema=spec.model_json_schema())
-        for name, spec in FAMILIES.items()
+        Architecture(
+            family=entry.family,
+            description=entry.description,
+            source=entry.paper,
+            inputs=list(entry.inputs),
+            parameters=entry.parameters,
+            flops=entry.flops,
+            example=ExampleNetwork(network=entry.example, input_shape=list(EXAMPLE_INPUT), outputs=EXAMPLE_OUTPUTS),
+            json_schema=FAMILIES[entry.family].model_json_schema(),
+        )
+        for entry in catalogue()
     ]
     return Page[Architecture].of(data, list(FAMILIES))

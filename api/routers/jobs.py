@@ -4,35 +4,27 @@ from functools import partial
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from api import transitions
 from api.auth import JobReader, JobWriter
 from api.bodies import parse, read_json, validated
 from api.documentation import JOB_EXAMPLE, SMALL_JOB_EXAMPLE, json_body
 from api.estimate import HISTORY, estimate
-from api.identified import JobId
-from api.jobs import JobFilters, find_job, job_filters, latest_metrics, list_jobs
+from api.identified import IdempotencyKey, JobId
+from api.jobs import JobFilters, created, find_job, job_filters, latest_metrics, list_jobs
 from api.pagination import Page, Paged
+from api.recalibration import admitted_again
 from api.resources import Held
-from api.schemas.jobs import CancelOptions, Checkpoint, Job, LayerInPlace, Validation, checkpoint_of, job_of
+from api.schemas.jobs import CancelOptions, Checkpoint, Job, Validation, checkpoint_of, job_of
+from api.schemas.network import LayerInPlace, in_place
 from api.submission import Submission, admitted, submit
-from bn_models.architecture import place
+from bn_models.architecture import layers_of, place
 from core.bell import ring
 from core.queries import checkpoints, jobs
 from core.spec import JobSpec
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="Send a request again with the same key and body, and the same job answers",
-    ),
-]
 Body = Annotated[Any, Depends(read_json)]
 EXAMPLES = json_body(JobSpec, {"smallest": SMALL_JOB_EXAMPLE, "mnist": JOB_EXAMPLE})
 
@@ -43,9 +35,9 @@ def create_job(
 ) -> Job:
     """Submits a job. It is committed when this answers."""
     spec, plan = admitted(body, resources.settings)
-    row, replayed = submit(resources.database, Submission(caller.tenant_id, spec, plan, idempotency_key))
+    row, replayed = submit(resources.database, Submission(caller.tenant_id, spec, plan.flops_per_step, idempotency_key))
     ring(resources.settings, row.needs_cuda)
-    return _created(response, row, replayed)
+    return created(response, row, replayed)
 
 
 @router.post("/jobs:validate", openapi_extra=EXAMPLES)
@@ -61,6 +53,7 @@ def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
         flops_per_step=plan.flops_per_step,
         steps_per_epoch=plan.steps_per_epoch,
         batches=plan.batches,
+        layers=[in_place(item) for item in plan.placed],
         estimate=estimate(spec, plan.flops_per_step, history),
         warnings=list(plan.warnings),
     )
@@ -115,11 +108,11 @@ def retry_job(
     with resources.database.read() as connection:
         source = find_job(connection, caller.tenant_id, job_id)
     transitions.require_terminal(source)
-    spec, plan = admitted(source.spec, resources.settings)
-    submission = Submission(caller.tenant_id, spec, plan, idempotency_key, retry_of=job_id)
+    spec, flops_per_step = admitted_again(source.spec, resources.settings)
+    submission = Submission(caller.tenant_id, spec, flops_per_step, idempotency_key, retry_of=job_id)
     row, replayed = submit(resources.database, submission)
     ring(resources.settings, row.needs_cuda)
-    return _created(response, row, replayed)
+    return created(response, row, replayed)
 
 
 @router.get("/jobs/{job_id}/checkpoints")
@@ -131,31 +124,17 @@ def get_checkpoints(caller: JobReader, job_id: JobId, resources: Held) -> Page[C
     return Page[Checkpoint].of(data, [item.id for item in data])
 
 
-@router.get("/jobs/{job_id}/layers")
-def get_layers(caller: JobReader, job_id: JobId, resources: Held) -> Page[LayerInPlace]:
+@router.get("/jobs/{job_id}/network")
+def get_network(caller: JobReader, job_id: JobId, resources: Held) -> Page[LayerInPlace]:
     """The network of a job as its list of layers, with shapes, parameters and FLOPs."""
     with resources.database.read() as connection:
         row = find_job(connection, caller.tenant_id, job_id)
-    spec, plan = admitted(row.spec, resources.settings)
-    data = [
-        LayerInPlace(
-            name=placed.layer.name,
-            layer=placed.layer.model_dump(mode="json"),
-            input_shape=list(placed.input_shape),
-            output_shape=list(placed.output_shape),
-            parameters=placed.parameters,
-            flops=placed.flops,
-        )
-        for placed in place(plan.layers, spec.dataset.facts.input_shape)
-    ]
+    spec = JobSpec.model_validate(row.spec)
+    facts = spec.dataset.facts
+    outputs = spec.recalibration.outputs if spec.recalibration else facts.outputs
+    layers = layers_of(spec.network, spec.batch_norm, facts.input_shape, outputs)
+    data = [in_place(item) for item in place(layers, facts.input_shape)]
     return Page[LayerInPlace].of(data, [item.name for item in data])
-
-
-def _created(response: Response, row: Any, replayed: bool) -> Job:
-    response.headers["Location"] = f"/v1/jobs/{row.id}"
-    if replayed:
-        response.headers["Idempotency-Replayed"] = "true"
-    return job_of(row, {})
 
 
 def _changed(response: Response, row: Any, changed: bool) -> Job:

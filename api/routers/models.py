@@ -10,6 +10,7 @@ from api.identified import ModelName
 from api.inference.resolution import Wanted
 from api.models import aliases_by_model, find_model, find_version, resolve
 from api.pagination import Page, Paged, PageQuery, bad_query, unknown_cursor
+from api.population import page_of_layers
 from api.resources import Held
 from api.schemas.models import (
     LARGEST_VERSION,
@@ -30,9 +31,10 @@ WantedAlias = Annotated[str | None, Query(max_length=63, description="Default: l
 MEDIA_TYPES = {
     "onnx": "application/octet-stream",
     "safetensors": "application/octet-stream",
+    "probe": "application/octet-stream",
     "card": "application/json",
 }
-SUFFIXES = {"onnx": "onnx", "safetensors": "safetensors", "card": "json"}
+SUFFIXES = {"onnx": "onnx", "safetensors": "safetensors", "probe": "probe.safetensors", "card": "json"}
 
 
 @router.get("")
@@ -78,18 +80,33 @@ def get_version(caller: ModelReader, name: ModelName, version: VersionNumber, re
 
 @router.get("/{name}/population")
 def get_population(
-    caller: ModelReader, name: ModelName, resources: Held, version: WantedVersion = None, alias: WantedAlias = None
+    caller: ModelReader,
+    name: ModelName,
+    resources: Held,
+    version: WantedVersion = None,
+    alias: WantedAlias = None,
+    channels: Annotated[bool, Query(description="With the values of every channel, for a page of layers")] = False,
+    layer: Annotated[str | None, Query(max_length=200, description="Channels of this layer only")] = None,
+    after: Annotated[str | None, Query(max_length=200, description="Channels of the layers behind this one")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Layers a page")] = 20,
 ) -> Population:
     """E[x] and Var[x] of each layer, with estimator, batch size and number of samples."""
     with resources.database.read() as connection:
         found = resolve(connection, caller.tenant_id, name, version, alias)
         card = connection.execute(models.card(found.model_id, found.version)).scalar_one()
-    return Population(
-        model=name,
-        version=found.version,
-        statistics_sha256=found.statistics_sha256,
-        population=card.get("population"),
+    population = card.get("population")
+    told = Population(
+        model=name, version=found.version, statistics_sha256=found.statistics_sha256, population=population
     )
+    if not channels:
+        return told
+    if population is None:
+        return told.model_copy(update={"layers": []})
+    file = found.artifacts["safetensors"]
+    content = resources.artifacts.get(file["name"], file["sha256"])
+    layers, has_more = page_of_layers(content, _in_order(population["layers"]), layer, after, limit)
+    last = layers[-1].layer if layers else None
+    return told.model_copy(update={"layers": layers, "last_layer": last, "has_more": has_more})
 
 
 @router.get("/{name}/drift")
@@ -111,7 +128,7 @@ def download(
     caller: ModelReader,
     name: ModelName,
     resources: Held,
-    format: Annotated[Literal["onnx", "safetensors", "card"], Query()] = "onnx",
+    format: Annotated[Literal["onnx", "safetensors", "probe", "card"], Query()] = "onnx",
     version: WantedVersion = None,
     alias: WantedAlias = None,
 ) -> Response:
@@ -127,6 +144,11 @@ def download(
         "Content-Disposition": f'attachment; filename="{name}-{found.version}.{SUFFIXES[format]}"',
     }
     return Response(content, media_type=MEDIA_TYPES[format], headers=headers)
+
+
+def _in_order(layers: dict[str, Any]) -> list[str]:
+    """Names in order of computation, which a JSON object in a database does not keep."""
+    return sorted(layers, key=lambda name: int(layers[name].get("position", 0)))
 
 
 def _models(connection: Connection, rows: list[Any]) -> list[Model]:

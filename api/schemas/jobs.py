@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from api.schemas.network import LayerInPlace
 from core.clock import MICROSECONDS, rfc3339
 from core.states import TERMINAL, Status, status_of
 
@@ -13,7 +14,7 @@ class Progress(BaseModel):
     steps: int
     fraction: float
     eta_seconds: float | None
-    """Null unless the job runs and has made a step."""
+    """Null unless the job runs and has made a step. A recalibration has none to make."""
 
 
 class JobError(BaseModel):
@@ -25,6 +26,7 @@ class JobError(BaseModel):
 class Job(BaseModel):
     object: Literal["job"] = "job"
     id: str
+    kind: Literal["training", "recalibration"]
     name: str
     status: Status
     terminal: bool
@@ -67,6 +69,8 @@ class Validation(BaseModel):
     flops_per_step: int
     steps_per_epoch: int
     batches: str
+    layers: list[LayerInPlace]
+    """The network as its list of layers, with the shapes of each."""
     estimate: Estimate
     warnings: list[str]
 
@@ -86,21 +90,11 @@ class Checkpoint(BaseModel):
     created_at: str
 
 
-class LayerInPlace(BaseModel):
-    object: Literal["layer"] = "layer"
-    name: str
-    layer: dict[str, Any]
-    input_shape: list[int]
-    output_shape: list[int]
-    parameters: int
-    flops: int
-    """Of the forward pass of one sample."""
-
-
 def job_of(row: Any, latest_metrics: dict[str, float | None] | None = None) -> Job:
     status = status_of(row.state, row.cancel_requested_at is not None, row.pause_requested_at is not None)
     return Job(
         id=row.id,
+        kind="recalibration" if row.spec.get("recalibration") else "training",
         name=row.name,
         status=status,
         terminal=row.state in TERMINAL,
@@ -142,6 +136,5 @@ def _progress(row: Any) -> Progress:
     eta = None
     if row.state == "running" and row.step > 0 and row.running_us > 0:
         eta = round((row.steps - row.step) * row.running_us / row.step / MICROSECONDS, 1)
-    return Progress(
-        step=row.step, steps=row.steps, fraction=1.0 if done else round(row.step / row.steps, 6), eta_seconds=eta
-    )
+    fraction = round(row.step / row.steps, 6) if row.steps else 0.0
+    return Progress(step=row.step, steps=row.steps, fraction=1.0 if done else fraction, eta_seconds=eta)

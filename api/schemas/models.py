@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.clock import rfc3339
 
 LARGEST_VERSION = 2**31 - 1
+LINEAGE = ("recalibrated_from", "recalibrated_on", "before", "after")
 
 
 class Model(BaseModel):
@@ -31,6 +32,13 @@ class ModelVersion(BaseModel):
     weights_sha256: str
     statistics_sha256: str | None
     """Null: the network has no batch norm."""
+    recalibrated_from: dict[str, Any] | None
+    """The version whose weights these are, if their statistics were measured anew; null: trained by `job_id`."""
+    recalibrated_on: dict[str, Any] | None
+    """The data set of the new statistics."""
+    before: dict[str, float | None] | None
+    """Test scores on that data under the statistics of the version before, if its labels are the model's."""
+    after: dict[str, float | None] | None
     card: dict[str, Any]
     artifacts: dict[str, StoredFile]
     aliases: list[str]
@@ -101,6 +109,21 @@ class Removed(BaseModel):
     deleted: Literal[True] = True
 
 
+class LayerChannels(BaseModel):
+    """Values by channel. A parameter that the layer does not learn is null."""
+
+    object: Literal["layer_channels"] = "layer_channels"
+    layer: str
+    mean: list[float]
+    variance: list[float]
+    covariance: list[list[float]] | None
+    """Of whitening: row i has the covariances of channel i with the channels of its own group."""
+    running_mean: list[float] | None
+    running_variance: list[float] | None
+    gamma: list[float] | None
+    beta: list[float] | None
+
+
 class Population(BaseModel):
     """Population statistics that stand in the frozen network, layer by layer."""
 
@@ -109,7 +132,12 @@ class Population(BaseModel):
     version: int
     statistics_sha256: str | None
     population: dict[str, Any] | None
-    """Null: the network has no batch norm."""
+    """How they were measured, with a summary of each layer. Null: no layer of the network has any."""
+    layers: list[LayerChannels] | None = None
+    """Every channel, a page of layers in order of computation; only with `channels=true`."""
+    last_layer: str | None = None
+    """What `after` takes to go on."""
+    has_more: bool = False
 
 
 class Drift(BaseModel):
@@ -147,6 +175,7 @@ def version_of(model: str, row: Any, aliases: list[str]) -> ModelVersion:
         job_id=row.job_id,
         weights_sha256=row.weights_sha256,
         statistics_sha256=row.statistics_sha256,
+        **{name: row.card.get(name) for name in LINEAGE},
         card=row.card,
         artifacts=row.artifacts,
         aliases=aliases,

@@ -3,6 +3,6 @@
 from bn_models.architecture.admission import Plan, admit
 from bn_models.architecture.batches import batch_bounds
 from bn_models.architecture.families import layers_of
-from bn_models.architecture.shapes import Placed, place
+from bn_models.architecture.shapes import LayerDoesNotFit, Placed, flat, place
 
-__all__ = ["Placed", "Plan", "admit", "batch_bounds", "layers_of", "place"]
+__all__ = ["LayerDoesNotFit", "Placed", "Plan", "admit", "batch_bounds", "flat", "layers_of", "place"]

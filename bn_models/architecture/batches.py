@@ -19,3 +19,9 @@ def batch_bounds(rows: int, batch_size: int, tail: Literal["drop", "merge"]) -> 
     else:
         bounds.append((rows - left, rows))
     return tuple(bounds)
+
+
+def ghost_sizes(samples: int, virtual_batch_size: int) -> tuple[int, ...]:
+    """Samples of each group of a batch that is normalized in virtual batches; a remainder joins the last group."""
+    groups = max(1, samples // virtual_batch_size)
+    return (*(virtual_batch_size,) * (groups - 1), samples - (groups - 1) * virtual_batch_size)

@@ -1,7 +1,7 @@
 """What leaves a finished training: the ONNX graph with its receipt, and the unfolded weights."""
 
 from bn_models.export.graph import Task, write_onnx
-from bn_models.export.parity import ParityReceipt, compare, receipt
+from bn_models.export.parity import ParityReceipt, Reference, compare, receipt, reference
 from bn_models.export.scaling import InputScaling, OutputScaling
 from bn_models.export.weights import weights_digest, write_safetensors
 
@@ -9,9 +9,11 @@ __all__ = [
     "InputScaling",
     "OutputScaling",
     "ParityReceipt",
+    "Reference",
     "Task",
     "compare",
     "receipt",
+    "reference",
     "weights_digest",
     "write_onnx",
     "write_safetensors",

@@ -1,6 +1,7 @@
 """Unfolded weights as safetensors bytes, and digests of them."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,13 +17,22 @@ from bn_models.population import PopulationStatistics
 def write_safetensors(
     network: Network, statistics: PopulationStatistics, metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Parameters and running averages under their names, and for each batch norm layer its
-    `<layer>.population_mean` and `.population_variance` in float64; estimator and digests as metadata."""
+    """Parameters and running averages under their names, and the statistics of each layer that has some, in
+    float64: `<layer>.population_mean`, `.population_variance` and, of whitening, `.population_covariance` (C, g).
+
+    As metadata: the list of layers with all their options (eps among them) as JSON, the shape of a
+    sample, how the statistics were measured, and digests. So the file alone is enough to compute
+    what the network does to scaled inputs.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     for name, layer in statistics.layers.items():
         tensors[f"{name}.population_mean"] = torch.from_numpy(layer.mean)
         tensors[f"{name}.population_variance"] = torch.from_numpy(layer.variance)
+        if layer.covariance is not None:
+            tensors[f"{name}.population_covariance"] = torch.from_numpy(layer.covariance)
     facts = {
+        "layers": json.dumps([layer.model_dump(mode="json") for layer in network.layers]),
+        "input_shape": json.dumps(network.input_shape),
         "estimator": statistics.estimator,
         "variance": statistics.variance,
         "batch_size": str(statistics.batch_size),

@@ -133,8 +133,11 @@ LOST_EVENTS = 2
 
 def reap(attempts_without_progress: int) -> Update:
     """Every lease that has expired: back to the queue, or to its end. The whole guard is in the UPDATE, and
-    the fence moves now."""
-    return _lose(jobs.c.lease_expires_at < now_us(), attempts_without_progress, "worker_lost")
+    the fence moves now. What another reaper holds is left to it: two that wait for each other are a deadlock."""
+    now = select(now_us()).scalar_subquery()  # once: a clock that is read for each row keeps the index from being used
+    expired = and_(jobs.c.state == "running", jobs.c.lease_expires_at < now)
+    free = select(jobs.c.id).where(expired).with_for_update(skip_locked=True).cte("free")
+    return _lose(and_(jobs.c.id.in_(select(free.c.id)), expired), attempts_without_progress, "worker_lost")
 
 
 def lose(job_id: str, fence: int, attempts_without_progress: int, code: str) -> Update:

@@ -2,8 +2,19 @@
 
 from core.spec.data import SOURCES, DatasetSpec, SourceFacts
 from core.spec.job import JobSpec, PublishSpec
-from core.spec.network import FAMILIES, ConvNetSpec, InitializationSpec, MLPSpec, NetworkSpec
-from core.spec.normalization import BatchNormSpec, PopulationSpec
+from core.spec.network import (
+    FAMILIES,
+    ConvNetSpec,
+    InceptionSpec,
+    InitializationSpec,
+    MLPSpec,
+    NetworkSpec,
+    RecurrentSpec,
+    ResNetSpec,
+    SequentialSpec,
+    VGGSpec,
+)
+from core.spec.normalization import BatchNormSpec, NormalizationSpec, PopulationSpec
 from core.spec.optimization import (
     EarlyStoppingSpec,
     OptimizerSpec,
@@ -19,15 +30,21 @@ __all__ = [
     "ConvNetSpec",
     "DatasetSpec",
     "EarlyStoppingSpec",
+    "InceptionSpec",
     "InitializationSpec",
     "JobSpec",
     "MLPSpec",
     "NetworkSpec",
+    "NormalizationSpec",
     "OptimizerSpec",
     "PopulationSpec",
     "PublishSpec",
+    "RecurrentSpec",
+    "ResNetSpec",
     "ResourcesSpec",
     "ScheduleSpec",
+    "SequentialSpec",
     "SourceFacts",
     "TrainingSpec",
+    "VGGSpec",
 ]

@@ -15,8 +15,12 @@ Name = Annotated[
         description="lower-case letters, digits, '.', '_' and '-'; at most 63 characters",
     ),
 ]
+Flag = Annotated[bool, Field(strict=True)]
 PositiveInt = Annotated[int, Field(strict=True, ge=1)]
 Fraction = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
+NO_NUL = r"^[^\x00]*$"  # Postgres can not store it
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
+MetadataValue = Annotated[str, Field(max_length=512, pattern=NO_NUL)]
 
 
 class Spec(BaseModel):

@@ -2,20 +2,19 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from core.spec.base import NAME, Name, Spec
+from core.spec.base import NAME, MetadataKey, MetadataValue, Name, Spec
 from core.spec.data import DatasetSpec
 from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
+from core.spec.recalibration import RecalibrationSpec
 from core.spec.serving import ServingSpec
 
-NO_NUL = r"^[^\x00]*$"  # Postgres can not store it
-MetadataKey = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
-MetadataValue = Annotated[str, Field(max_length=512, pattern=NO_NUL)]
-
-
+RECURRENT_GAMMA = 0.1
+"""Where gamma starts in a batch-normalized LSTM: near 1 the gates would saturate (Cooijmans et al. 2016, section 4)."""
 DEFAULT_KINDS = {"optimizer": "sgd", "schedule": "constant"}
 """What an object of these sections is that does not say its kind."""
 
@@ -48,6 +47,13 @@ class JobSpec(Spec):
     resources: ResourcesSpec = ResourcesSpec()
     publish: PublishSpec | None
     """Absent: a version under the job's name. Null: nothing is exported."""
+    recalibration: SkipJsonSchema[RecalibrationSpec | None] = None
+    """Written by the service, for jobs that come from `POST /v1/models/{name}/recalibrate`."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_no_user_writes(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A training does not say that it is no recalibration."""
+        return {name: value for name, value in write(self).items() if name != "recalibration" or value is not None}
 
     @model_validator(mode="before")
     @classmethod
@@ -60,12 +66,24 @@ class JobSpec(Spec):
         for section, kind in DEFAULT_KINDS.items():
             if isinstance(value.get(section), dict):
                 value[section] = {"kind": kind} | value[section]
+        if "batch_norm" not in value or value["batch_norm"] is True or isinstance(value["batch_norm"], dict):
+            value["batch_norm"] = _for_the_family(value)
         publish = value.setdefault("publish", {})
         if isinstance(publish, dict) and "model" not in publish:
             named = isinstance(value["name"], str) and NAME.fullmatch(value["name"])
             # A name that is refused is refused once, where it stands.
             value["publish"] = publish | {"model": value["name"] if named else "unnamed"}
         return value
+
+
+def _for_the_family(value: dict[str, Any]) -> Any:
+    """`batch_norm` with the gamma that a recurrent network starts with, unless it learns none or says another."""
+    network, given = value.get("network"), value.get("batch_norm", True)
+    options = {} if given is True else given
+    recurrent = isinstance(network, dict) and network.get("family") == "recurrent"
+    if not recurrent or options.get("kind", "batch") != "batch" or options.get("affine", True) not in (True, "gamma"):
+        return given
+    return {"initial_gamma": RECURRENT_GAMMA} | options
 
 
 def _default_name(value: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from core.spec.base import Fraction, PositiveInt, Spec
+from core.spec.base import Flag, Fraction, PositiveInt, Spec
 
 Rate = Annotated[float, Field(strict=True, gt=0.0, le=1e6)]
 Beta = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
@@ -14,9 +14,9 @@ class OptimizerBase(Spec):
     learning_rate: Rate
     weight_decay: Annotated[float, Field(strict=True, ge=0.0, le=1e3)] = 0.0
     """L2 penalty (sgd, adam) or decoupled decay (adamw) of the weights."""
-    decay_normalization: bool = False
+    decay_normalization: Flag = False
     """Apply weight_decay to gamma and beta too."""
-    decay_biases: bool = False
+    decay_biases: Flag = False
     """Apply weight_decay to biases too."""
     clip_norm: Annotated[float, Field(strict=True, gt=0.0)] | None = None
     """Scale the gradient down to this global L2 norm when it is longer; null: never."""
@@ -26,7 +26,7 @@ class SGDSpec(OptimizerBase):
     kind: Literal["sgd"] = "sgd"
     learning_rate: Rate = 0.1
     momentum: Beta = 0.0
-    nesterov: bool = False
+    nesterov: Flag = False
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "SGDSpec":
@@ -91,7 +91,7 @@ class EarlyStoppingSpec(Spec):
     metric: Literal["validation/loss", "validation/accuracy"] = "validation/loss"
     patience: PositiveInt = 5
     min_delta: Annotated[float, Field(strict=True, ge=0.0)] = 0.0
-    restore_best: bool = True
+    restore_best: Flag = True
     """Freeze the best weights seen, not the last ones."""
 
 
@@ -110,8 +110,12 @@ class TrainingSpec(Spec):
     label_smoothing: Fraction = 0.0
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16`: autocast to bfloat16; weights and statistics stay float32."""
+    compile: Flag = False
+    """Compile the network's forward and backward pass (torch.compile) before the first step, which takes
+    seconds to a minute. Other bits than without. Where no C++ compiler is found, the job trains
+    uncompiled, and a warning in its log says so."""
     early_stopping: EarlyStoppingSpec | None = None
-    record_gradient_norm: bool = False
+    record_gradient_norm: Flag = False
     """Record `optimizer/gradient_norm` at every step."""
     time_limit_seconds: Annotated[float, Field(strict=True, gt=0.0, le=1e8)] | None = None
     """Running time, all attempts together, after which the job fails with `deadline_exceeded`."""
@@ -121,5 +125,5 @@ class ResourcesSpec(Spec):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,3})$")] = "auto"
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
     """CPU threads of the trainer. Part of the spec because another count gives other bits."""
-    deterministic: bool = True
+    deterministic: Flag = True
     """Use deterministic algorithms on CUDA, so that a resumed run is bit-identical."""

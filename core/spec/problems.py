@@ -14,6 +14,7 @@ SHOWN_CHARACTERS = 80
 OBJECT_TYPES = frozenset(("model_type", "model_attributes_type", "dict_type", "mapping_type"))
 LIST_TYPES = frozenset(("tuple_type", "list_type"))
 PATTERNS = {
+    r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$": "must be letters, digits and '_', in parts with '.' between them",
     r"^[a-z0-9][a-z0-9._-]{0,62}$": "must be lower-case letters, digits, '.', '_' and '-', at most 63, "
     "the first a letter or a digit",
     r"^(auto|cpu|cuda|cuda:[0-9]{1,3})$": "must be auto, cpu, cuda, or cuda: and a number",
@@ -32,7 +33,12 @@ Location = tuple[str | int, ...]
 
 
 def field_problems(error: ValidationError, schema: type[BaseModel]) -> tuple[FieldProblem, ...]:
-    return tuple(_problem(part, schema) for part in error.errors(include_url=False))
+    return tuple(_problem(part, schema) for part in error.errors(include_url=False) if not _echoes_another(part))
+
+
+def _echoes_another(part: Any) -> bool:
+    """A list is called too short as well when its elements were refused; those are told already."""
+    return part["type"] == "too_short" and bool(len(part["input"]) >= part["ctx"]["min_length"])
 
 
 def _problem(part: Any, schema: type[BaseModel]) -> FieldProblem:
@@ -40,6 +46,7 @@ def _problem(part: Any, schema: type[BaseModel]) -> FieldProblem:
     location, models = _followed(schema, part["loc"])
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         name = part["ctx"]["discriminator"].strip("'")
+        name = name if name in DISCRIMINATORS else "kind"
         location = (*location, name)
         given = value.get(name) if isinstance(value, dict) and name in value else None
         start = "is missing: " if kind == "union_tag_not_found" else f"is {_shown(given)}: "
@@ -47,11 +54,14 @@ def _problem(part: Any, schema: type[BaseModel]) -> FieldProblem:
     elif kind == "extra_forbidden":
         message = _unknown(str(location[-1]), _followed(schema, part["loc"][:-1])[1])
     elif kind == "missing":
-        message = f"is missing: give {_wanted(models, 'it')}"
+        message = f"is missing: give {_wanted(models, 'a value')}"
     elif kind in OBJECT_TYPES:
         message = f"must be {_wanted(models, 'an object')}, not {_shown(value)}"
     elif kind in LIST_TYPES:
         message = f"must be a list, not {_shown(value)}"
+    elif kind in ("too_short", "too_long"):
+        bound, least = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+        message = f"must have {bound} {part['ctx'][least]} items, not {len(value)}"
     elif kind == "value_error":
         message = part["msg"].removeprefix("Value error, ")
     else:
@@ -102,9 +112,11 @@ def _followed(schema: type[BaseModel], location: Location) -> tuple[Location, Mo
         fields = [model.model_fields[str(step)] for model in here if str(step) in model.model_fields]
         if tagged and len(here) > 1:
             here = tagged
-        elif fields or not (here and str(step).endswith("Spec")):
+        elif fields:
             kept.append(step)
             here = [model for field in fields for model in _models_in(field.annotation)]
+        elif step not in {model.__name__ for model in here}:
+            kept.append(step)  # an element of a list, or a key: of the models that the whole list has
     return tuple(kept), here
 
 

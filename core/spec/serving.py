@@ -14,4 +14,4 @@ class ServingSpec(Spec):
     provider: Literal["cpu", "cuda"] = "cpu"
     """`cuda` where the API's ONNX Runtime has it, else the CPU; bits are proven on the CPU only."""
     threads: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
-    """Of one session; other numbers may give other bits, so batches then have one fixed size."""
+    """Of one session; its bits are proved with this number."""

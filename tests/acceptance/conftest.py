@@ -7,17 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.service import Service
-from tests.servers import Valkey, fresh_database
+from tests.servers import fresh_database
 
 Settings = Callable[[], AbstractContextManager[dict[str, str]]]
-
-
-@pytest.fixture(scope="session")
-def valkey() -> Iterator[Valkey]:
-    server = Valkey()
-    server.start()
-    yield server
-    server.close()
 
 
 @contextmanager
@@ -31,13 +23,12 @@ def stack(request: pytest.FixtureRequest) -> Settings:
     if request.param == "one machine":
         return one_machine
     postgres: str = request.getfixturevalue("postgres_server")
-    broker: Valkey = request.getfixturevalue("valkey")
+    broker_url: Callable[[], str] = request.getfixturevalue("broker_url")
 
     @contextmanager
     def cluster() -> Iterator[dict[str, str]]:
-        broker.command("FLUSHALL")
         with fresh_database(postgres) as url:
-            yield {"EVENKEEL_DATABASE_URL": url, "EVENKEEL_BROKER_URL": broker.url}
+            yield {"EVENKEEL_DATABASE_URL": url, "EVENKEEL_BROKER_URL": broker_url()}
 
     return cluster
 

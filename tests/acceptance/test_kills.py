@@ -8,6 +8,8 @@ import pytest
 
 from tests.acceptance.service import RestlessReader, Service, recorded_points, wait_until
 
+pytestmark = pytest.mark.timeout(300)  # whole services on a machine that may be busy
+
 TARGETS = ("trainer", "forkserver", "worker", "up")
 MOMENTS = {
     "loading": 1,

@@ -13,6 +13,8 @@ from evenkeel import Client
 from tests.acceptance.conftest import Settings
 from tests.acceptance.service import Service, wait_until
 
+pytestmark = pytest.mark.timeout(300)  # whole services on a machine that may be busy
+
 PATIENCE_SECONDS = 600.0
 TINY = {
     "dataset": {"source": "iris"},
@@ -113,8 +115,8 @@ def test_a_restart_takes_up_its_jobs_long_before_their_lease_expires(patient_ser
     assert client.wait(job.id, 30).status == "cancelled"
 
 
-def test_three_hundred_jobs_on_two_slots_run_exactly_once_each(own_service: Service) -> None:
-    client = own_service.client()
+def test_three_hundred_jobs_on_two_slots_run_exactly_once_each(patient_service: Service) -> None:
+    client = patient_service.client()
     ids = [client.submit(TINY | {"training": {"steps": 5, "batch_size": 16, "seed": seed}}).id for seed in range(300)]
 
     wait_until(lambda: all_ended(client), 240)

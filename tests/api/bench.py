@@ -179,6 +179,19 @@ def classifier(shape: tuple[int, ...] = (4,), hidden: int = 32, seed: int = 0) -
     return content, card
 
 
+def place_dependent() -> tuple[bytes, dict[str, Any]]:
+    """A classifier by an operator that ONNX Runtime computes in eights of the whole batch, so that a row's
+    last bits depend on its place."""
+    weight = np.random.default_rng(0).normal(size=(5, len(LABELS))).astype(np.float32)
+    nodes = [
+        helper.make_node("Elu", ["input"], ["below"]),
+        helper.make_node("MatMul", ["below", "weight"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    content = _onnx(nodes, (5,), {"weight": weight}, {"probabilities": 3, "logits": 3})
+    return content, classifier((5,))[1]
+
+
 def regressor() -> tuple[bytes, dict[str, Any]]:
     """Answers the sum of its columns."""
     ones = np.ones((4, 1), np.float32)

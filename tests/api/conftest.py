@@ -13,6 +13,7 @@ from core.settings import Settings
 from tests.api.application import TestClient
 from tests.api.bench import Tenant
 from tests.api.live import Live, live_server
+from tests.api.service import Service
 
 
 @pytest.fixture
@@ -39,6 +40,11 @@ def tenant(database: Database) -> Tenant:
 @pytest.fixture
 def stranger(database: Database) -> Tenant:
     return Tenant(database, "second")
+
+
+@pytest.fixture
+def service(settings: Settings, database: Database, client: TestClient, tenant: Tenant) -> Service:
+    return Service(settings, database, client, tenant)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from api.inference.batching import Batcher
-from api.inference.lanes import CHUNK_ROWS, Lane
+from api.inference.lanes import Lane
 from core.errors import DeadlinePassed, InputInvalid, Overloaded, Unavailable
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
@@ -19,7 +19,8 @@ Rows = np.ndarray[Any, np.dtype[np.float32]]
 class Doubling:
     """Answers twice its rows. Slow ones wait until they are let go, in a thread."""
 
-    fixed_batch = alone = False
+    padded = False
+    rows_a_run = 64
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -106,7 +107,7 @@ def test_more_rows_than_a_batch_go_in_parts_and_others_go_between(seconds: float
         assert answer.reshape(-1).tolist() == [2.0 * value for value in range(2000)]
 
     run(test, queue_rows=5000)
-    assert max(model.batches) <= CHUNK_ROWS
+    assert max(model.batches) <= Doubling.rows_a_run
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
@@ -177,7 +178,7 @@ def test_a_busy_model_does_not_keep_another_from_its_turn() -> None:
 
     async def test(batcher: Batcher) -> None:
         lane, quiet = lane_of(busy, "busy", 1.0), lane_of(other, "quiet", 1.0)
-        many = [batcher.submit(lane, rows(CHUNK_ROWS), later()) for _ in range(50)]
+        many = [batcher.submit(lane, rows(Doubling.rows_a_run), later()) for _ in range(50)]
         await batcher.submit(quiet, rows(1), later())
         assert len(busy.batches) <= 3
         await asyncio.gather(*many)
@@ -195,7 +196,7 @@ def test_the_more_urgent_goes_first() -> None:
         first = batcher.submit(lane, rows(1), later())
         await until(model.started.is_set)
         for name, priority in (("low", 900), ("usual", 500), ("urgent", 1)):
-            future = batcher.submit(lane, rows(CHUNK_ROWS), later(), priority)
+            future = batcher.submit(lane, rows(Doubling.rows_a_run), later(), priority)
             future.add_done_callback(lambda _, name=name: order.append(name))  # type: ignore[misc]
         model.go.set()
         await first

@@ -231,17 +231,10 @@ def test_only_an_ended_job_is_retried(client: TestClient, tenant: Tenant) -> Non
     assert answer.status_code == 409
 
 
-def test_a_job_shows_its_layers(client: TestClient, tenant: Tenant) -> None:
+def test_a_job_shows_its_network(client: TestClient, tenant: Tenant) -> None:
     job_id = submit(client, tenant).json()["id"]
 
-    layers = client.get(f"/v1/jobs/{job_id}/layers", headers=tenant.headers).json()["data"]
+    layers = client.get(f"/v1/jobs/{job_id}/network", headers=tenant.headers).json()["data"]
 
     assert layers[1]["name"] == "hidden1.linear"
     assert (layers[1]["input_shape"], layers[1]["output_shape"], layers[1]["parameters"]) == ([64], [100], 6400)
-
-
-def test_architectures_come_with_their_schema(client: TestClient, tenant: Tenant) -> None:
-    data = client.get("/v1/architectures", headers=tenant.headers).json()["data"]
-
-    assert [item["family"] for item in data] == ["mlp", "convnet"]
-    assert "hidden" in data[0]["json_schema"]["properties"]

@@ -12,7 +12,7 @@ from api.inference.rows import array_of
 from core.artifacts import ArtifactStore
 from core.settings import Settings
 from tests.api.application import TestClient
-from tests.api.bench import COLUMNS, LABELS, Tenant, classifier, publish, regressor
+from tests.api.bench import COLUMNS, LABELS, Tenant, classifier, place_dependent, publish, regressor
 
 
 @pytest.fixture(autouse=True)
@@ -87,17 +87,59 @@ def test_a_row_has_the_same_bits_alone_and_among_300(client: TestClient, tenant:
         assert predict(client, tenant, [rows[index]]).json()["predictions"] == [together[index]]
 
 
-def test_a_model_without_that_proof_runs_in_one_batch_size_only(
+def test_a_model_without_that_proof_answers_row_by_row(
     client: TestClient, tenant: Tenant, store: ArtifactStore
 ) -> None:
-    content, card = classifier()
+    content, card = place_dependent()
     publish(tenant, store, "unproven", content, card | {"receipt": {"batch_invariant": False}}, number=1)
-    rows = draw(70)
+    publish(tenant, store, "careless", content, card, number=1)
+    rows = draw(70, 5)
 
-    together = predict(client, tenant, rows, "unproven").json()["predictions"]
+    together, careless = (
+        predict(client, tenant, rows, name).json()["predictions"] for name in ("unproven", "careless")
+    )
 
-    assert len(together) == 70
-    assert predict(client, tenant, rows[69:], "unproven").json()["predictions"] == together[69:]
+    alone = [predict(client, tenant, [row], "unproven").json()["predictions"][0] for row in rows]
+    assert together == alone
+    assert careless != alone  # or this test would show nothing
+
+
+def test_no_run_has_more_rows_than_the_receipt_covers(client: TestClient, tenant: Tenant, store: ArtifactStore) -> None:
+    content, card = classifier()
+    receipt = {"batch_invariant": True, "largest_batch": 16}
+    publish(tenant, store, "proved-for-16", content, card | {"receipt": receipt}, number=1)
+
+    answered = predict(client, tenant, draw(40), "proved-for-16").json()["predictions"]
+
+    stats = client.get("/v2/models/proved-for-16/stats", headers=tenant.headers).json()
+    sizes = [batch["batch_size"] for batch in stats["model_stats"][0]["batch_stats"]]
+    assert len(answered) == 40
+    assert max(sizes) == 16
+
+
+def test_a_sequence_is_taken_flat_or_as_its_steps(client: TestClient, tenant: Tenant, store: ArtifactStore) -> None:
+    publish(tenant, store, "series", *classifier((5, 3)), number=1)
+    flat = draw(4, 15)
+    steps = np.array(flat).reshape(4, 5, 3).tolist()
+
+    answer = predict(client, tenant, steps, "series")
+
+    assert answer.status_code == 200
+    assert answer.json() == predict(client, tenant, flat, "series").json()
+
+
+def test_a_step_of_a_sequence_that_is_too_short_is_pointed_at(
+    client: TestClient, tenant: Tenant, store: ArtifactStore
+) -> None:
+    publish(tenant, store, "series", *classifier((5, 3)), number=1)
+    steps: list[Any] = np.zeros((4, 5, 3)).tolist()
+    steps[2][4] = [1.0, 2.0]
+    short: list[Any] = np.zeros((4, 5, 3)).tolist()
+    short[1].pop()
+
+    found = [predict(client, tenant, wrong, "series").json()["errors"][0] for wrong in (steps, short)]
+
+    assert [error["pointer"] for error in found] == ["/rows/2/4", "/rows/1"]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
-from bn_models.folding import Affine, FoldedConv2d, FoldedLinear, fold
+from bn_models.folding import fold
 from bn_models.networks import build
 from bn_models.population import measure, using
 from core.spec import BatchNormSpec, InitializationSpec, PopulationSpec
 from core.spec import layers as spec
+from tests.bn_models.folded_reference import affine_layers, folded
 
 ACTIVATIONS = ["relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu"]
 
@@ -16,38 +16,16 @@ def float64_state(network):
     return {name: value.double().numpy() for name, value in network.state_dict().items()}
 
 
-def compute(folded, x):
-    """The folded layers in float64 torch, written apart from the ONNX graph."""
-    for layer in folded.layers:
-        if isinstance(layer, FoldedLinear):
-            x = functional.linear(x, torch.from_numpy(layer.weight), torch.from_numpy(layer.bias))
-        elif isinstance(layer, FoldedConv2d):
-            weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
-            x = functional.conv2d(x, weight, bias, layer.stride, layer.padding)
-        elif isinstance(layer, Affine):
-            per_channel = (-1, *[1] * (x.dim() - 2))
-            x = x * torch.from_numpy(layer.scale).view(per_channel) + torch.from_numpy(layer.shift).view(per_channel)
-        elif isinstance(layer, spec.Activation):
-            x = getattr(functional, layer.kind)(x)
-        elif isinstance(layer, spec.MaxPool2d):
-            x = functional.max_pool2d(x, layer.kernel_size, layer.stride)
-        elif isinstance(layer, spec.GlobalAveragePool2d):
-            x = x.mean((2, 3))
-        else:
-            x = x.flatten(1)
-    return x
-
-
 def check(network, inputs):
     """Folds `network` and compares it with itself unfolded, in float64; returns what affine layers stayed."""
     statistics = measure(network, inputs, PopulationSpec(), 16, seed=0)
-    folded = fold(network.layers, float64_state(network), statistics)
+    frozen = fold(network.layers, float64_state(network), statistics)
 
     with torch.no_grad(), using(network.double(), statistics):
         expected = network(inputs.double())
 
-    torch.testing.assert_close(compute(folded, inputs.double()), expected, rtol=1e-10, atol=1e-10)
-    return [layer.name for layer in folded.layers if isinstance(layer, Affine)]
+    torch.testing.assert_close(folded(frozen.layers, inputs.double()), expected, rtol=1e-10, atol=1e-10)
+    return affine_layers(frozen.layers)
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -109,12 +87,12 @@ def test_two_batch_norms_around_an_activation_and_one_on_the_input_fold_too():
 def test_a_network_without_batch_norm_keeps_its_weights(make_network):
     network = make_network("mlp", None, dropout=0.3)
 
-    folded = fold(network.layers, float64_state(network), None)
+    kept = fold(network.layers, float64_state(network), None)
 
-    assert [layer.name for layer in folded.layers] == [
+    assert [layer.name for layer in kept.layers] == [
         layer.name for layer in network.layers if not isinstance(layer, spec.Dropout)
     ]
-    assert np.array_equal(folded.layers[0].weight, network.get_submodule("hidden1.linear").weight.detach().double())
+    assert np.array_equal(kept.layers[0].weight, network.get_submodule("hidden1.linear").weight.detach().double())
 
 
 def test_batch_norm_without_statistics_is_refused(make_network):

@@ -8,7 +8,9 @@ from bn_models.initialization import draw
 from bn_models.networks import build
 from core.errors import SpecInvalid
 from core.spec import BatchNormSpec, InitializationSpec, MLPSpec
+from core.spec import layers as spec
 from core.spec.layers import Linear
+from core.spec.normalization import BatchOptions
 
 FAMILIES = ["mlp", "convnet"]
 
@@ -98,3 +100,91 @@ def test_the_fan_of_a_convolution_counts_its_window():
 def test_layers_that_do_not_fit_are_refused():
     with pytest.raises(SpecInvalid):
         build((Linear(name="out", features=3),), (1, 4, 4), InitializationSpec(), seed=0)
+
+
+def conv(name, channels, kernel_size=3, bias=False):
+    return spec.Conv2d(name=name, channels=channels, kernel_size=kernel_size, padding=kernel_size // 2, bias=bias)
+
+
+def norm(name, **options):
+    return spec.BatchNorm(name=name, options=BatchOptions(**options))
+
+
+def nested(**options):
+    body = (
+        conv("block.conv1", 4),
+        norm("block.norm1", **options),
+        conv("block.conv2", 4),
+        norm("block.norm2", **options),
+    )
+    branches = ((conv("mix.a", 2), norm("mix.a_norm")), (), (conv("mix.b", 3, kernel_size=1, bias=True),))
+    return (
+        conv("stem", 4),
+        spec.Residual(name="block", body=body),
+        spec.Activation(name="relu", kind="relu"),
+        spec.Parallel(name="mix", branches=branches),
+        spec.AveragePool2d(name="pool", kernel_size=3, stride=2, padding=1),
+        spec.GlobalAveragePool2d(name="average"),
+        Linear(name="output", features=3, bias=True),
+    )
+
+
+def test_what_stands_inside_of_residual_and_parallel_layers_has_its_own_name_only():
+    network = build(nested(), (2, 8, 8), InitializationSpec(), seed=0)
+
+    names = {name for name in network.state_dict() if name.endswith(("weight", "gamma", "running_var"))}
+
+    convolutions = {f"{name}.weight" for name in ("stem", "block.conv1", "block.conv2", "mix.a", "mix.b", "output")}
+    norms = {
+        f"{name}.{part}" for name in ("block.norm1", "block.norm2", "mix.a_norm") for part in ("gamma", "running_var")
+    }
+    assert names == convolutions | norms
+    assert sum(parameter.numel() for parameter in network.parameters()) == sum(
+        item.parameters for item in network.placed
+    )
+
+
+def test_residual_and_parallel_layers_add_and_join():
+    network = build(nested(), (2, 8, 8), InitializationSpec(), seed=0).eval()
+    part = network.get_submodule
+    x = torch.randn(5, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    stem = part("stem")(x)
+    body = part("block.norm2")(part("block.conv2")(part("block.norm1")(part("block.conv1")(stem))))
+    maps = torch.relu(body + stem)
+    joined = torch.cat([part("mix.a_norm")(part("mix.a")(maps)), maps, part("mix.b")(maps)], dim=1)
+    ones = torch.nn.functional.avg_pool2d(torch.ones_like(joined), 3, 2, 1)
+    pooled = torch.nn.functional.avg_pool2d(joined, 3, 2, 1) / ones  # padding zeros do not count
+
+    torch.testing.assert_close(network(x), part("output")(pooled.mean((2, 3))))
+
+
+def test_a_block_whose_last_gamma_starts_at_zero_begins_as_its_shortcut():
+    network = build(nested(zero_last_gamma=True), (2, 8, 8), InitializationSpec(), seed=0)
+    gammas = {name: parameter for name, parameter in network.named_parameters() if name.endswith("gamma")}
+    stem = torch.randn(5, 4, 8, 8)
+
+    assert torch.equal(gammas["block.norm2.gamma"], torch.zeros(4))
+    assert torch.equal(gammas["block.norm1.gamma"], torch.ones(4))
+    assert torch.equal(gammas["mix.a_norm.gamma"], torch.ones(2))
+    assert torch.equal(network.get_submodule("block")(stem), stem)
+
+
+def test_layers_may_be_called_as_torch_calls_its_own_methods():
+    layers = (conv("type", 4), norm("type.norm"), spec.Flatten(name="train.flatten"), Linear(name="float", features=3))
+
+    network = build(layers, (2, 4, 4), InitializationSpec(), seed=0)
+
+    assert {"type.weight", "type.norm.gamma", "float.weight"} <= set(network.state_dict())
+    assert network(torch.zeros(2, 2, 4, 4)).shape == (2, 3)
+
+
+def test_the_rows_of_an_image_are_the_steps_of_a_sequence():
+    layers = (spec.ImageRows(name="rows"), spec.LSTM(name="lstm", units=2), Linear(name="output", features=3))
+    network = build(layers, (2, 3, 4), InitializationSpec(), seed=0)
+    x = torch.arange(24.0).reshape(1, 2, 3, 4)
+
+    rows = network.get_submodule("rows")(x)
+
+    assert rows[0, 1].tolist() == [4.0, 5.0, 6.0, 7.0, 16.0, 17.0, 18.0, 19.0]
+    assert network(x).shape == (1, 3)

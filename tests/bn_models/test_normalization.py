@@ -4,6 +4,7 @@ from torch import nn
 
 from bn_models.normalization import BatchNorm, batch_statistics, evaluation, normalizations, recording
 from core.spec import BatchNormSpec
+from core.spec.normalization import BatchOptions
 
 CASES = {"vectors": (nn.BatchNorm1d, (16, 5)), "maps": (nn.BatchNorm2d, (6, 5, 4, 3))}
 BUFFERS = ("running_mean", "running_var")
@@ -112,3 +113,132 @@ def test_recording_gives_the_moments_of_what_each_layer_gets_and_changes_no_outp
     assert moments["stage1.batch_norm"].n == 9 * 8 * 8
     torch.testing.assert_close(moments["stage1.batch_norm"].mean, expected.mean((0, 2, 3)))
     torch.testing.assert_close(moments["stage1.batch_norm"].variance, expected.var((0, 2, 3), correction=0))
+
+
+@pytest.mark.parametrize(("affine", "learned"), [("gamma", ["gamma"]), ("beta", ["beta"])])
+@pytest.mark.parametrize("shape", [(16, 5), (200, 5), (6, 5, 4, 3)])
+def test_one_of_gamma_and_beta_is_the_affine_layer_with_the_other_at_rest(affine, learned, shape):
+    half, whole = BatchNorm(5, BatchOptions(affine=affine)), BatchNorm(5, BatchOptions())
+    for name in learned:
+        getattr(half, name).data.normal_()
+        getattr(whole, name).data.copy_(getattr(half, name))
+    results = []
+
+    for layer in (half, whole):
+        x = batch(shape).requires_grad_()
+        y = layer(x)
+        (y * batch(shape, seed=3)).sum().backward()
+        results.append([y, x.grad, *(getattr(layer, name).grad for name in learned)])
+
+    assert [name for name, _ in half.named_parameters()] == learned
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("affine", [True, "gamma", "beta"])
+@pytest.mark.parametrize("shape", [(16, 5), (200, 5), (6, 5, 4, 3)])
+def test_gamma_and_beta_learn_where_the_inputs_do_not(affine, shape):
+    layer = BatchNorm(5, BatchOptions(affine=affine))
+
+    (layer(batch(shape)) ** 2 + layer(batch(shape))).sum().backward()
+
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
+def test_gamma_and_beta_start_where_the_options_say():
+    layer = BatchNorm(3, BatchOptions(initial_gamma=0.5, initial_beta=-2.0))
+
+    assert layer.gamma.tolist() == [0.5] * 3
+    assert layer.beta.tolist() == [-2.0] * 3
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.BatchNorm2d])
+def test_without_momentum_the_running_average_is_that_of_all_batches(kind):
+    shape = (16, 5) if kind is nn.BatchNorm1d else (6, 5, 4, 3)
+    ours, theirs = BatchNorm(5, BatchOptions(momentum=None)), kind(5, momentum=None)
+    batches = [batch(shape, seed) for seed in range(7)]
+
+    for x in batches:
+        ours(x)
+        theirs(x)
+
+    axes = [0, *range(2, len(shape))]
+    means = torch.stack([x.mean(axes) for x in batches])
+    variances = torch.stack([x.var(axes) for x in batches])
+    torch.testing.assert_close(ours.running_mean, means.mean(0))
+    torch.testing.assert_close(ours.running_var, variances.mean(0))
+    assert torch.equal(ours.running_var, theirs.running_var)
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+@pytest.mark.parametrize(("kind", "shape"), [(nn.BatchNorm1d, (29, 5)), (nn.BatchNorm2d, (23, 5, 4, 3))])
+def test_ghost_batches_are_normalized_group_by_group_and_the_remainder_joins_the_last(kind, shape, momentum):
+    ours = BatchNorm(5, BatchOptions(virtual_batch_size=8, momentum=momentum))
+    theirs = kind(5, momentum=momentum)
+    x = batch(shape)
+    groups = [x[:8], x[8:16], x[16:]] if len(x) == 29 else [x[:8], x[8:]]
+
+    y = ours(x)
+
+    assert [len(rows) for rows in ours.ghosts(x)] == [len(group) for group in groups]
+    assert torch.equal(y, torch.cat([theirs(group) for group in groups]))
+    assert torch.equal(ours.running_mean, theirs.running_mean)
+    assert torch.equal(ours.running_var, theirs.running_var)
+    assert ours.updates == len(groups)
+
+
+def test_a_batch_smaller_than_two_ghost_batches_is_one():
+    ghosts, whole = BatchNorm(5, BatchOptions(virtual_batch_size=8)), BatchNorm(5, BatchOptions())
+
+    assert torch.equal(ghosts(batch((15, 5))), whole(batch((15, 5))))
+    assert ghosts.updates == 1
+
+
+def test_batch_statistics_of_ghost_batches_are_those_of_training():
+    layer = BatchNorm(5, BatchOptions(virtual_batch_size=8))
+
+    assert torch.equal(layer.normalize_by_batch(batch((29, 5))), layer(batch((29, 5))))
+
+
+@pytest.mark.parametrize("shape", [(16, 5), (300, 5), (6, 5, 4, 3)])
+def test_a_frozen_layer_normalizes_by_what_it_holds_in_training_too_and_moves_nothing(shape):
+    layer = BatchNorm(5, BatchOptions())
+    layer(batch(shape))
+    layer.freeze(7)
+    state = {name: value.clone() for name, value in layer.state_dict().items()}
+    x = batch(shape, seed=1).requires_grad_()
+
+    y = layer(x)
+    y.sum().backward()
+
+    layer.eval()
+    assert torch.equal(y, layer(x))
+    assert torch.equal(y, layer.normalize_by_batch(x))
+    assert all(torch.equal(value, state[name]) for name, value in layer.state_dict().items())
+    assert torch.allclose(
+        x.grad[0].flatten(1).mean(1) if x.dim() == 4 else x.grad[0], (layer.running_var + 1e-5).rsqrt()
+    )
+
+
+def test_freezing_comes_back_with_the_state_and_an_older_state_is_not_frozen():
+    layer = BatchNorm(5, BatchOptions())
+    layer(batch((16, 5)))
+    layer.freeze(160)
+    restored, older = BatchNorm(5, BatchOptions()), BatchNorm(5, BatchOptions())
+
+    restored.load_state_dict(layer.state_dict())
+    older.load_state_dict(layer.state_dict() | {"_extra_state": torch.tensor(4)})
+
+    assert (restored.updates, restored.frozen, restored.frozen_n) == (1, True, 160)
+    assert (older.updates, older.frozen, older.frozen_n) == (4, False, 0)
+
+
+def test_long_sums_leave_the_running_average_that_short_ones_would():
+    # Vectors of more than 128 rows and channels-last maps go another way than torch's kernel.
+    maps = batch((20, 5, 7, 6)).contiguous(memory_format=torch.channels_last)
+    for x, theirs in ((batch((300, 5)), nn.BatchNorm1d(5)), (maps, nn.BatchNorm2d(5))):
+        ours = BatchNorm(5, BatchOptions())
+        for _ in range(3):
+            torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1e-5, atol=1e-6)

@@ -1,3 +1,6 @@
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ import torch
 from bn_models import networks
 from bn_models.architecture import batch_bounds
 from bn_models.normalization import batch_statistics, normalizations, recording
-from bn_models.population import apply, measure, sample_order, using
+from bn_models.population import LayerStatistics, PopulationStatistics, apply, measure, sample_order, using
 from core.errors import JobFailed
 from core.spec import BatchNormSpec, PopulationSpec
 
@@ -230,3 +233,16 @@ def test_statistics_as_json_carry_their_own_digest(make_network, rows):
     assert card["sha256"] == statistics.digest()
     assert card["layers"]["hidden1.batch_norm"]["n"] == 20
     assert len(card["layers"]["hidden1.batch_norm"]["mean"]) == 6
+
+
+def test_the_digest_of_batch_norm_statistics_is_as_it_was_before_there_were_covariances():
+    mean, variance = np.array([1.0, -2.0]), np.array([0.5, 3.0])
+    plain = LayerStatistics(mean, variance, 40)
+    statistics = PopulationStatistics({"bn": plain}, "pooled", 8, 20, "biased", seconds=3.0)
+    content = b"pooled|8|20|biased\nbn|40|2\n" + mean.tobytes() + variance.tobytes()
+
+    assert statistics.digest() == hashlib.sha256(content).hexdigest()
+    covered = LayerStatistics(mean, variance, 40, np.diag(variance))
+    assert replace(statistics, layers={"bn": covered}).digest() != statistics.digest()
+    assert "covariance" not in statistics.as_json()["layers"]["bn"]
+    assert replace(statistics, layers={"bn": covered}).as_json()["layers"]["bn"]["covariance"] == [[0.5, 0], [0, 3.0]]

@@ -65,7 +65,7 @@ class SmallUp:
         return output
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Returns once the condition holds; fails the test when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

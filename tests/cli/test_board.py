@@ -36,7 +36,7 @@ def test_a_job_that_has_ended_is_told_from_its_beginning():
         status="succeeded",
         phase=None,
         attempt=1,
-        progress=SimpleNamespace(step=100),
+        progress=SimpleNamespace(step=100, steps=100),
         latest_metrics={"train/loss": 0.1},
     )
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from cli.hosting import service
 from cli.main import app
+from core.errors import InputInvalid
 from evenkeel import Client, NotFound, Unauthenticated
 
 SMALL = [
@@ -140,6 +141,15 @@ def test_a_job_shows_its_result_and_its_metrics(evenkeel, trained):
     assert series["train/loss"]["steps"] == list(range(1, 201))
 
 
+def test_the_families_are_listed_with_their_sizes_and_one_is_shown_with_its_fields(evenkeel):
+    listed, shown = evenkeel("architectures"), evenkeel("architectures", "resnet")
+
+    assert (listed.exit_code, shown.exit_code) == (0, 0)
+    assert "272,186" in listed.stdout
+    assert "shortcut" in shown.stdout
+    assert json.loads(evenkeel("architectures", "vgg", "--json").stdout)[0]["family"] == "vgg"
+
+
 def test_a_retry_of_a_finished_job_is_a_new_job(evenkeel, trained):
     result = evenkeel("retry", trained.id, "--watch")
 
@@ -257,3 +267,47 @@ def test_the_command_line_starts_without_the_libraries_of_a_server():
     ended = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
 
     assert ended.stdout.strip() == "[]"
+
+
+def test_the_layers_of_a_job_are_shown(evenkeel, trained):
+    table, listed = evenkeel("layers", trained.id), json.loads(evenkeel("layers", trained.id, "--json").stdout)
+    earlier = json.loads(evenkeel("layers", trained.id, "--step", "40", "--json").stdout)
+
+    assert "hidden1.batch_norm" in table.stdout
+    assert "step 200, by the population statistics (pooled)" in table.stdout
+    assert [layer["name"] for layer in listed["data"]] == ["hidden1.batch_norm"]
+    assert earlier["step"] == 40 and earlier["data"][0]["updates"] == 40
+
+
+def test_a_job_without_batch_norm_says_why_it_has_no_layers_to_show(evenkeel):
+    job_id = json.loads(evenkeel("submit", *SMALL, "--set", "batch_norm=false", "--json").stdout)["id"]
+
+    assert "no layer of this network has statistics" in evenkeel("layers", job_id).stdout
+
+
+def test_a_model_is_verified(evenkeel, trained):
+    table, checked = evenkeel("verify", "flowers"), json.loads(evenkeel("verify", "flowers", "--json").stdout)
+
+    assert table.exit_code == 0
+    assert "parity" in table.stdout and "passed" in table.stdout and "FAILED" not in table.stdout
+    assert checked["passed"] and checked["parity"]["rows"] == 30
+
+
+def test_a_model_is_recalibrated_and_shows_what_changed(evenkeel, trained, home):
+    data = ["--set", "dataset.source=iris", "--set", "dataset.split_seed=4"]
+
+    result = evenkeel("recalibrate", "flowers", *data, "--watch")
+
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert any("before" in line and "after" in line for line in lines)
+    assert any(line.startswith("accuracy") for line in lines)
+    with Client(home=home) as client:
+        newest = client.versions("flowers")[0]
+        assert newest.recalibrated_from["version"] == client.model("flowers").aliases["latest"]
+        assert newest.weights_sha256 == trained.result["weights_sha256"]
+
+
+def test_a_recalibration_without_data_is_refused(evenkeel):
+    with pytest.raises(InputInvalid, match="no data set: give a file, or fields"):
+        evenkeel("recalibrate", "flowers")

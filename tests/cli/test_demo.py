@@ -34,7 +34,7 @@ def test_an_interrupted_demo_stops_all_that_it_started(tmp_path, until, living, 
     demo.send_signal(number)
     output, _ = demo.communicate(timeout=20)
 
-    until(lambda: living(family) == [], seconds=10)
+    until(lambda: living(family) == [])
     assert len(family) >= 3
     assert demo.returncode != 0
     assert "Traceback" not in output

@@ -22,7 +22,7 @@ def test_a_listener_ends_without_a_traceback_and_its_error_reaches_the_caller(mo
         name="first",
         spec={"training": {"steps": 1, "batch_size": 2}},
         attempt=0,
-        progress=SimpleNamespace(step=0),
+        progress=SimpleNamespace(step=0, steps=1),
     )
 
     with pytest.raises(RuntimeError, match="closed"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.artifacts import ArtifactStore
-from core.errors import StorageFailed
+from core.errors import StorageAway, StorageFailed
 
 
 @pytest.fixture
@@ -42,6 +42,17 @@ def test_a_changed_byte_is_found_when_read(store: ArtifactStore, tmp_path: Path)
 def test_a_missing_artifact_is_named(store: ArtifactStore) -> None:
     with pytest.raises(StorageFailed, match=r"can not read artifact gone\.bin"):
         store.get("gone.bin", "0" * 64)
+
+
+def test_a_folder_that_is_gone_is_a_mount_that_is_away(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path / "mount"))
+
+    with pytest.raises(StorageAway, match=r"mount .*/mount, or make the folder"):
+        store.get("a.bin", "0" * 64)
+    (tmp_path / "mount").mkdir()
+    with pytest.raises(StorageFailed, match=r"a\.bin") as caught:
+        store.get("a.bin", "0" * 64)
+    assert not isinstance(caught.value, StorageAway)
 
 
 def test_a_full_disk_leaves_no_file_behind(

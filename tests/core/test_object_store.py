@@ -10,7 +10,7 @@ import pytest
 
 from core import object_store
 from core.artifacts import ArtifactStore
-from core.errors import StorageFailed
+from core.errors import StorageAway, StorageFailed
 from tests.s3 import S3, s3_server
 
 
@@ -134,7 +134,7 @@ def test_a_store_that_is_away_is_a_storage_error_with_a_remedy(s3: S3, store: Ar
         lambda: store.delete("a.bin"),
         lambda: store.names(""),
     ):
-        with pytest.raises(StorageFailed, match=r"Could not connect .*; check AWS_ENDPOINT_URL_S3"):
+        with pytest.raises(StorageAway, match=r"Could not connect .*; check AWS_ENDPOINT_URL_S3"):
             action()
 
 
@@ -146,9 +146,36 @@ def test_a_store_that_says_nothing_is_given_up_in_time(monkeypatch: pytest.Monke
         store = ArtifactStore("s3://bucket/prefix")
 
         for action in (lambda: store.put("b.bin", b"x"), lambda: store.delete("a.bin"), lambda: store.names("")):
-            with pytest.raises(StorageFailed, match="check AWS_ENDPOINT_URL_S3"):
+            with pytest.raises(StorageAway, match="check AWS_ENDPOINT_URL_S3"):
                 action()
         store.close()
+
+
+@pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Slow Down"])
+def test_a_store_that_is_overloaded_is_away(s3: S3, store: ArtifactStore, status: str) -> None:
+    s3.answer_first(status, times=100)
+
+    with pytest.raises(StorageAway):
+        store.put("a.bin", b"x")
+
+
+def test_what_a_store_answers_is_no_absence(s3: S3, store: ArtifactStore) -> None:
+    artifact = store.put("a.bin", b"x")
+
+    for name, digest in (("a.bin", "0" * 64), ("gone.bin", artifact.sha256)):
+        with pytest.raises(StorageFailed) as caught:
+            store.get(name, digest)
+        assert not isinstance(caught.value, StorageAway)
+
+
+def test_who_may_not_read_does_not_know_what_is_there_and_who_may_not_write_does(s3: S3, store: ArtifactStore) -> None:
+    s3.answer_first("403 Forbidden", times=100)
+
+    with pytest.raises(StorageAway, match="check AWS_ACCESS_KEY_ID"):
+        store.get("a.bin", "0" * 64)
+    with pytest.raises(StorageFailed, match="check AWS_ACCESS_KEY_ID") as caught:
+        store.put("a.bin", b"x")
+    assert not isinstance(caught.value, StorageAway)
 
 
 def test_a_store_that_is_busy_for_a_moment_is_asked_again(s3: S3, store: ArtifactStore) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from core.db import Database, insert_many
 from core.identifiers import new_id
-from core.queries import aliases, checkpoints, events, health, jobs, keys, leases, metrics, models
+from core.queries import aliases, checkpoints, events, health, jobs, keys, layers, leases, metrics, models
 from core.queries.events import EventDraft
 from core.tables import SCHEMA_HEAD, metric_points
 from migrations.apply import upgrade
@@ -213,3 +213,23 @@ def test_a_complete_checkpoint_is_found(connection: Connection, tenant: str) -> 
     connection.execute(checkpoints.create(id="ckpt_2", step=10, complete=True, **common))
 
     assert connection.execute(jobs.complete_checkpoint(row.id)).one().step == 10
+
+
+def test_reports_on_layers_are_kept_to_the_newest_and_found_by_step(connection: Connection, tenant: str) -> None:
+    ours, other = job(connection, tenant).id, job(connection, tenant).id
+    told = [{"name": "b", "gamma": None, "mean": {"max": 0.1}}, {"name": "a"}]
+    for step in (10, 20, 30, 40):
+        connection.execute(layers.create(job_id=ours, step=step, final=step == 40, layers=told))
+        connection.execute(layers.create(job_id=other, step=step, final=False, layers=[]))
+
+    connection.execute(layers.keep_newest(ours, 3))
+    connection.execute(layers.keep_newest(ours, 9))
+
+    assert list(connection.execute(layers.steps(ours)).scalars()) == [20, 30, 40]
+    assert len(list(connection.execute(layers.steps(other)).scalars())) == 4
+    newest = connection.execute(layers.newest(ours)).one()
+    assert (newest.step, newest.final, newest.layers) == (40, True, told)
+    assert connection.execute(layers.newest(ours, 39)).one().step == 30
+    assert connection.execute(layers.newest(ours, 19)).one_or_none() is None
+    connection.execute(layers.remove_after(ours, 25))
+    assert list(connection.execute(layers.steps(ours)).scalars()) == [20]

@@ -81,10 +81,10 @@ def test_a_wrong_value_is_named_with_its_pointer() -> None:
 
 
 def test_an_unknown_family_is_named_with_those_that_exist() -> None:
-    [(pointer, message)] = problems_of(SMALLEST | {"network": {"family": "vgg"}})
+    [(pointer, message)] = problems_of(SMALLEST | {"network": {"family": "alexnet"}})
 
     assert pointer == "/network/family"
-    assert message == 'is "vgg": give one of mlp, convnet'
+    assert message == f'is "alexnet": give one of {", ".join(FAMILIES)}'
 
 
 def test_an_optimizer_without_a_kind_is_sgd_and_a_schedule_without_one_is_constant() -> None:
@@ -104,10 +104,10 @@ def test_an_alias_alone_moves_to_a_version_under_the_name_of_the_job() -> None:
 @pytest.mark.parametrize(
     ("part", "problems"),
     [
-        ({"network": {"hidden": [3]}}, [("/network/family", "is missing: give one of mlp, convnet")]),
+        ({"network": {"hidden": [3]}}, [("/network/family", f"is missing: give one of {', '.join(FAMILIES)}")]),
         (
             {"network": "mlp"},
-            [("/network", 'must be an object with family (one of mlp, convnet), not "mlp"')],
+            [("/network", f'must be an object with family (one of {", ".join(FAMILIES)}), not "mlp"')],
         ),
         (
             {"optimizer": {"learning_rat": 1}},
@@ -127,7 +127,14 @@ def test_an_alias_alone_moves_to_a_version_under_the_name_of_the_job() -> None:
         ),
         (
             {"batch_norm": "yes"},
-            [("/batch_norm", "must be true, false, or an object with placement, momentum, eps, affine, not 'yes'")],
+            [
+                (
+                    "/batch_norm",
+                    "must be true, false, or an object with placement, eps, affine, initial_gamma, initial_beta, "
+                    "zero_last_gamma, learning_rate_multiplier, weight_decay, kind, momentum, virtual_batch_size, "
+                    "freeze_last_steps, layers, not 'yes'",
+                )
+            ],
         ),
         ({"metadata": {"MySpec": 1}}, [("/metadata/MySpec", "must be a text, not 1")]),
     ],

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from core.credentials import mint
 from core.tables import SCHEMA_HEAD
 from evenkeel import Client
-from tests.servers import Valkey, fresh_database
+from tests.servers import fresh_database
 
 ROOT = Path(__file__).parent.parent.parent
 SPEC = {
@@ -31,17 +31,9 @@ def database_url(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    valkey = Valkey()
-    valkey.start()
-    yield valkey
-    valkey.close()
-
-
-@pytest.fixture
-def stack(database_url: str, valkey: Valkey, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def stack(database_url: str, broker_url: Callable[[], str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     script = str(ROOT / "deploy" / "as_processes.py")
-    urls = ["--database-url", database_url, "--broker-url", valkey.url]
+    urls = ["--database-url", database_url, "--broker-url", broker_url()]
     process = subprocess.Popen(
         [sys.executable, script, *urls, "--folder", str(tmp_path)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+
 from core.identifiers import new_id
 from core.queries import checkpoints, events, jobs, metrics
 from core.queries.events import EventDraft
@@ -33,6 +35,16 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
             return value
         threading.Event().wait(0.01)
     raise AssertionError("the condition did not come true in time")
+
+
+def trainer_of(job_id: str) -> psutil.Process:
+    def find() -> psutil.Process | None:
+        for process in psutil.process_iter(["cmdline"]):
+            if f"evenkeel: trainer {job_id}" in " ".join(process.info["cmdline"] or []):
+                return process
+        return None
+
+    return wait_until(find)
 
 
 class Bench:

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from core.queries import jobs
+from core.queries import jobs, layers
 from core.tables import jobs as jobs_table
 from tests.worker.bench import DIGITS, TENANT, Bench
 from worker import reaper
 from worker.claims import claim_next
-from worker.ledger import Ledger
-from worker.messages import CheckpointReference, CheckpointWritten, Points, Started
+from worker.ledger import Fenced, Ledger
+from worker.messages import CheckpointReference, CheckpointWritten, LayersReported, LogLine, Points, Started
+from worker.records import KEPT_REPORTS
 
 
 def claimed(bench: Bench) -> Ledger:
@@ -98,3 +99,82 @@ def test_a_beginning_whose_answer_was_lost_is_told_once(bench: Bench) -> None:
 
     assert data_of(bench, job_id, "rewind") == [{"step": 4}]
     assert bench.points(job_id)["train/loss"] == [(step, 1.0) for step in range(1, 5)]
+
+
+def reported(bench: Bench, job_id: str) -> dict[int, Any]:
+    """The reports on layers by step."""
+    with bench.node.database.read() as connection:
+        steps = list(connection.execute(layers.steps(job_id)).scalars())
+        return {step: connection.execute(layers.newest(job_id, step)).one().layers for step in steps}
+
+
+def report(step: int, updates: int, final: bool = False) -> LayersReported:
+    return LayersReported(step, final, [{"name": "hidden1.batch_norm", "updates": updates}])
+
+
+def test_reports_on_layers_are_written_with_the_tick_and_the_last_of_a_step_counts(bench: Bench) -> None:
+    job_id = bench.submit(DIGITS)
+    ledger = claimed(bench)
+    ledger.begin(Started("cpu", 0))
+
+    ledger.layers(report(10, 10))
+    ledger.layers(report(20, 20))
+    ledger.layers(report(20, 21, final=True))
+    before = reported(bench, job_id)
+    ledger.commit()
+    ledger.commit()
+
+    assert before == {}
+    assert {step: told[0]["updates"] for step, told in reported(bench, job_id).items()} == {10: 10, 20: 21}
+
+
+def test_only_the_newest_reports_are_kept(bench: Bench) -> None:
+    job_id = bench.submit(DIGITS)
+    ledger = claimed(bench)
+    for step in range(1, KEPT_REPORTS + 6):
+        ledger.layers(report(step, step))
+
+    ledger.commit()
+
+    assert list(reported(bench, job_id)) == list(range(6, KEPT_REPORTS + 6))
+
+
+@pytest.mark.parametrize(("fingerprint", "kept"), [("cpu", [2, 4, 8]), ("another machine", [2, 4])])
+def test_reports_behind_the_checkpoint_are_kept_where_the_bits_will_be_the_same(
+    bench: Bench, fingerprint: str, kept: list[int]
+) -> None:
+    job_id = bench.submit(DIGITS)
+    first = claimed(bench)
+    first.begin(Started("cpu", 0))
+    first.points(losses(1, [1.0] * 10))
+    for step in (2, 4, 8):
+        first.layers(report(step, step))
+    first.checkpoint(checkpoint(4))
+    first.commit()
+    reaper.reclaim(bench.node)
+
+    claimed(bench).begin(Started(fingerprint, 4))
+
+    assert list(reported(bench, job_id)) == kept
+
+
+def test_a_fenced_worker_writes_no_report(bench: Bench) -> None:
+    job_id = bench.submit(DIGITS)
+    ledger = claimed(bench)
+    reaper.reclaim(bench.node)
+    ledger.layers(report(10, 10))
+
+    with pytest.raises(Fenced):
+        ledger.commit()
+
+    assert reported(bench, job_id) == {}
+
+
+def test_a_log_line_carries_its_figures_into_the_event(bench: Bench) -> None:
+    job_id = bench.submit(DIGITS)
+    ledger = claimed(bench)
+
+    ledger.log(LogLine("warning", "a gap", 7, {"kind": "gap", "gap": {"large": True}}))
+    ledger.commit()
+
+    assert data_of(bench, job_id, "log") == [{"step": 7, "kind": "gap", "gap": {"large": True}}]

@@ -13,7 +13,7 @@ from core.db import Database
 from core.queries import keys
 from core.settings import Settings
 from tests.s3 import S3, s3_server
-from tests.worker.bench import LONG, TENANT, Bench
+from tests.worker.bench import LONG, TENANT, Bench, wait_until
 from tests.worker.test_supervisor import same_run, trainer_of
 from worker import forkserver
 from worker.node import Node
@@ -61,32 +61,89 @@ def test_a_trainer_writes_to_s3_after_its_parent_has(url: str) -> None:
         assert store.names("") == ["of-a-trainer.bin", "of-the-parent.bin"]
 
 
-def test_a_second_node_resumes_from_the_checkpoint_of_one_that_was_killed(
-    url: str, database: Database, tmp_path: Path
-) -> None:
+@pytest.fixture
+def benches(url: str, database: Database, tmp_path: Path) -> Iterator[tuple[Bench, Bench, Bench]]:
+    """One with a folder of its own, for undisturbed runs, and two that meet on S3."""
     with database.write() as connection:
         connection.execute(keys.create_tenant(TENANT, "default"))
-    alone, first, second = (
-        Bench(node_at(tmp_path / name, f"node_{name}", database, place))
-        for name, place in (("alone", None), ("first", url), ("second", url))
-    )
+    places = {"alone": None, "first": url, "second": url}
+    made = [Bench(node_at(tmp_path / name, f"node_{name}", database, place)) for name, place in places.items()]
+    yield made[0], made[1], made[2]
+    for bench in made:
+        bench.stop()
+        bench.node.store.close()
+
+
+def messages(bench: Bench, job_id: str) -> str:
+    return "\n".join(event.message for event in bench.events(job_id))
+
+
+def killed_behind_a_checkpoint(bench: Bench, job_id: str) -> None:
+    thread = bench.run_aside()
+    bench.wait_for_steps_behind_a_checkpoint(job_id)
+    trainer_of(job_id).kill()
+    bench.finish(thread)
+
+
+def test_a_second_node_resumes_from_the_checkpoint_of_one_that_was_killed(
+    benches: tuple[Bench, Bench, Bench], tmp_path: Path
+) -> None:
+    alone, first, second = benches
     golden_id = alone.submit(LONG | {"publish": None})
     alone.run()
 
     job_id = first.submit(LONG | {"publish": None})
-    thread = first.run_aside()
-    first.wait_for_steps_behind_a_checkpoint(job_id)
-    trainer_of(job_id).kill()
-    first.finish(thread)
+    killed_behind_a_checkpoint(first, job_id)
     resumed_from = second.checkpoints(job_id)[0]
     second.run()
 
     assert second.row(job_id).attempt == 2
     assert 0 < resumed_from.step < 4000
-    assert not any("can not be used" in event.message for event in second.events(job_id))
+    assert "can not be used" not in messages(second, job_id)
     assert {row.name for row in second.checkpoints(job_id)} <= set(second.node.store.names("checkpoints"))
     assert (tmp_path / "second" / "cache" / resumed_from.sha256).exists()
     assert not any((tmp_path / name / "artifacts").exists() for name in ("first", "second"))
     same_run(second, job_id, golden_id)
-    for bench in (alone, first, second):
-        bench.node.store.close()
+
+
+def test_a_job_whose_checkpoint_can_not_be_read_now_waits_for_it(benches: tuple[Bench, Bench, Bench], s3: S3) -> None:
+    alone, first, second = benches
+    golden_id = alone.submit(LONG | {"publish": None})
+    alone.run()
+    job_id = first.submit(LONG | {"publish": None})
+    killed_behind_a_checkpoint(first, job_id)
+    step = second.checkpoints(job_id)[0].step
+
+    s3.go_away()
+    second.run()
+    waiting, rest = second.row(job_id), second.node.reading.left_seconds
+    s3.come_back()
+    second.run()
+
+    assert (waiting.state, waiting.attempt, waiting.attempts_without_progress) == ("queued", 2, 0)
+    assert rest > 0 == second.node.reading.left_seconds
+    assert "no checkpoint can be read now, and none is lost" in messages(second, job_id)
+    assert "begins again" not in messages(second, job_id)
+    row = second.row(job_id)
+    trained = round(row.result["steps_per_second"] * row.result["training_seconds"])
+    assert (row.attempt, trained) == (3, 4000 - step)
+    same_run(second, job_id, golden_id)
+
+
+def test_a_store_that_is_away_at_a_checkpoint_costs_no_attempt(benches: tuple[Bench, Bench, Bench], s3: S3) -> None:
+    alone, first, _ = benches
+    golden_id = alone.submit(LONG)
+    alone.run()
+    job_id = first.submit(LONG)
+    thread = first.run_aside()
+    first.wait_for_checkpoint(job_id, 200)
+
+    s3.go_away()
+    wait_until(lambda: "the artifact store is away" in messages(first, job_id))
+    s3.come_back()
+    first.finish(thread)
+
+    assert first.row(job_id).attempt == 1
+    assert "the artifact store is back" in messages(first, job_id)
+    assert first.checkpoints(job_id)[0].step == 4000
+    same_run(first, job_id, golden_id)

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, make_url, text
 from api import transitions
 from core.artifacts import ArtifactStore
 from core.db import Database
-from core.queries import jobs, keys
+from core.queries import jobs, keys, leases
 from core.settings import Settings
 from migrations.apply import upgrade
 from tests.worker.bench import DIGITS, TENANT, Bench
@@ -51,16 +51,29 @@ def test_a_cancel_is_accepted_though_the_reaper_takes_the_job_at_that_moment(
 
     def late(*arguments: Any) -> Any:
         sweep.start()
-        sweep.join(0.5)  # it waits for the row, or has moved the job back to the queue
+        sweep.join(0.5)  # it leaves a row that is held alone, or has moved the job back to the queue
         return request_cancel(*arguments)
 
     monkeypatch.setattr(jobs, "request_cancel", late)
     _, changed = transitions.cancel(bench.node.database, TENANT, job_id, False)
     sweep.join()
+    reaper.reap(bench.node)
 
     assert changed
     assert bench.row(job_id).state == "cancelled"
     assert [event.seq for event in bench.events(job_id)] == list(range(1, bench.row(job_id).next_seq))
+
+
+def test_a_reaper_leaves_what_another_one_holds_and_waits_for_nobody(bench: Bench) -> None:
+    ids = [bench.submit(DIGITS) for _ in range(2)]
+    assert all(claim_next(bench.node, 0) for _ in ids)
+
+    with bench.node.database.write() as another:
+        another.execute(leases.lock(ids[0]))
+        taken = reaper.reap(bench.node)
+
+    assert taken == [ids[1]]
+    assert reaper.reap(bench.node) == [ids[0]]
 
 
 def test_two_jobs_that_publish_a_new_model_at_once_make_its_first_two_versions(bench: Bench) -> None:

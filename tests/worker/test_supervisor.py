@@ -16,18 +16,8 @@ from core.errors import Unavailable
 from core.queries import aliases, jobs, models
 from core.tables import jobs as jobs_table
 from core.tables import metric_points, metric_series
-from tests.worker.bench import DIGITS, FEW_CHECKPOINTS, LONG, TENANT, Bench, wait_until
+from tests.worker.bench import DIGITS, FEW_CHECKPOINTS, LONG, TENANT, Bench, trainer_of, wait_until
 from worker import reaper
-
-
-def trainer_of(job_id: str) -> psutil.Process:
-    def find() -> psutil.Process | None:
-        for process in psutil.process_iter(["cmdline"]):
-            if f"evenkeel: trainer {job_id}" in " ".join(process.info["cmdline"] or []):
-                return process
-        return None
-
-    return wait_until(find)
 
 
 def undisturbed(bench: Bench, body: dict[str, Any]) -> str:

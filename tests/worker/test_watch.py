@@ -1,6 +1,7 @@
 """What a supervisor does about trainers that do not start, do not listen, or stop in the middle of a word."""
 
 import dataclasses
+import os
 import signal
 import struct
 import subprocess
@@ -72,17 +73,56 @@ def test_a_node_that_can_start_no_trainer_does_not_use_up_the_attempts_of_its_jo
     def refusing(_order: Any) -> Trainer:
         raise OSError(24, "Too many open files")
 
+    monkeypatch.setattr(supervisor, "START_PAUSES_SECONDS", (0.0, 0.0))
     with monkeypatch.context() as patch:
         patch.setattr(forkserver, "start", refusing)
         for _ in range(4):
             with pytest.raises(OSError, match="Too many open files"):
                 bench.run()
     waiting = bench.row(job_id)
+    rested = bench.node.starting.left_seconds
     bench.run()
 
     assert (waiting.state, waiting.attempts_without_progress) == ("queued", 0)
-    assert "Too many open files" in " ".join(event.message for event in bench.events(job_id))
+    assert [event.level for event in bench.events(job_id) if "Too many open files" in event.message] == ["warning"] * 4
     assert bench.row(job_id).state == "succeeded"
+    assert rested > 0 == bench.node.starting.left_seconds
+
+
+def test_a_trainer_that_starts_at_the_third_try_is_no_event(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = bench.submit(DIGITS | {"publish": None})
+    start, refused = forkserver.start, []
+
+    def twice_refusing(order: Any) -> Trainer:
+        if len(refused) < 2:
+            refused.append(order)
+            raise OSError(24, "Too many open files")
+        return start(order)
+
+    monkeypatch.setattr(forkserver, "start", twice_refusing)
+    bench.run()
+
+    job = bench.row(job_id)
+    assert (job.state, job.attempt, len(refused)) == ("succeeded", 1, 2)
+    assert not any("Too many open files" in event.message for event in bench.events(job_id))
+
+
+def test_a_trainer_that_dies_before_its_first_word_makes_the_node_rest(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = bench.submit(DIGITS | {"publish": None})
+    start = forkserver.start
+
+    def stillborn(order: Any) -> Trainer:
+        trainer = start(order)
+        os.kill(trainer.pid, signal.SIGKILL)
+        return trainer
+
+    monkeypatch.setattr(forkserver, "start", stillborn)
+    bench.run()
+
+    assert bench.row(job_id).attempts_without_progress == 1
+    assert bench.node.starting.left_seconds > 0
 
 
 def test_a_trainer_that_stops_in_the_middle_of_a_message_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from bn_models.networks import Network
 from bn_models.normalization import normalizations
 from core.artifacts import Artifact, ArtifactStore
-from core.errors import JobFailed, StorageFailed
+from core.errors import JobFailed, StorageAway, StorageFailed
 from core.spec import JobSpec
 from core.spec.base import canonical_json
 from worker.messages import CheckpointReference
@@ -86,7 +86,9 @@ def restore(progress: Progress, snapshot: Snapshot) -> None:
     for name, value in _part(tensors, _OPTIMIZER).items():
         key, _, parameter_name = name.partition("/")
         parameter = parameters[parameter_name]
-        progress.optimizer.state[parameter][key] = value.to(parameter.device)
+        # In the memory format of its parameter, as it was: an update walks over both together.
+        as_before = value if value.shape != parameter.shape else torch.empty_like(parameter).copy_(value)
+        progress.optimizer.state[parameter][key] = as_before.to(parameter.device)
     progress.monitor.restore(snapshot.state["monitor"])
     progress.best = _part(tensors, _BEST) or None
     progress.step = snapshot.step
@@ -102,11 +104,14 @@ def write(store: ArtifactStore, job_id: str, fence: int, snapshot: Snapshot) -> 
 def newest(
     store: ArtifactStore, candidates: tuple[CheckpointReference, ...], spec: JobSpec
 ) -> tuple[Snapshot | None, list[str]]:
-    """The first candidate that can be read, with a warning for each that can not."""
+    """The first candidate that can be used, with a warning for each that can not. Raises StorageAway when it is
+    not to be known now."""
     warnings: list[str] = []
     for candidate in candidates:
         try:
             return _checked(unpack(store.get(candidate.name, candidate.sha256)), spec), warnings
+        except StorageAway:
+            raise
         except (StorageFailed, ValueError) as error:
             warnings.append(f"checkpoint {candidate.name} of step {candidate.step} can not be used: {error}")
     return None, warnings

@@ -40,6 +40,14 @@ class Scaler:
 
 
 @dataclass(frozen=True)
+class Scalings:
+    """How inputs and, of a regression, targets are scaled, where that is known beforehand."""
+
+    inputs: InputScaling
+    outputs: OutputScaling | None
+
+
+@dataclass(frozen=True)
 class Split:
     """Rows of one split. `inputs` and `targets` may hold other rows too: `rows` says which are this split's."""
 
@@ -88,12 +96,17 @@ class Data:
     """Up to PROBE_ROWS test rows in the data's own units, to compare the exported graph on."""
 
 
-def prepare(spec: DatasetSpec, folder: DataFolder, device: torch.device) -> Data:
-    """Reads, splits and scales the data of a job. Raises what `sources.load` raises."""
+def prepare(spec: DatasetSpec, folder: DataFolder, device: torch.device, scalings: Scalings | None = None) -> Data:
+    """Reads, splits and scales the data of a job, by its training split unless `scalings` are given.
+
+    Raises what `sources.load` raises.
+    """
     raw = load(spec.source, folder)
     training_rows, validation_rows, test_rows = _split(spec)
-    input_scaling = _input_scaling(spec, raw, training_rows)
+    input_scaling = scalings.inputs if scalings else _input_scaling(spec, raw, training_rows)
     output_scaling = _output_scaling(raw, training_rows)
+    if output_scaling and scalings and scalings.outputs:
+        output_scaling = scalings.outputs
     main = _tensors(raw.rows, input_scaling, output_scaling, device)
     test = main if raw.test is None else _tensors(raw.test, input_scaling, output_scaling, device)
     return Data(

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from core.errors import JobFailed
-from core.spec import ResourcesSpec
+from core.spec import JobSpec, ResourcesSpec
+from worker.trainer.compiling import compiler
+from worker.trainer.layout import channels_last
 
 
 def choose(resources: ResourcesSpec, gpu: int | None = None) -> torch.device:
@@ -56,9 +58,14 @@ def numerics(resources: ResourcesSpec, gpu: int | None = None) -> Iterator[torch
         torch.backends.cudnn.conv.fp32_precision = convolution  # type: ignore[attr-defined]
 
 
-def fingerprint(device: torch.device, resources: ResourcesSpec) -> str:
+def fingerprint(device: torch.device, spec: JobSpec) -> str:
     """What must be equal for a resumed run to give the same bits as an undisturbed one."""
+    resources, training = spec.resources, spec.training
     parts = [f"torch={torch.__version__}", f"threads={resources.threads}", f"capability={_capability()}"]
+    if channels_last(device, training):
+        parts.append("layout=channels_last")
+    if training.compile:
+        parts.append(f"compiler={compiler() if device.type == 'cpu' else 'triton'}")
     if device.type == "cuda":
         parts += [f"cuda={torch.version.cuda}", f"cudnn={torch.backends.cudnn.version()}"]  # type: ignore[no-untyped-call]
         parts += [f"deterministic={resources.deterministic}"]

@@ -10,13 +10,10 @@ from torch.nn import functional
 
 from bn_models.architecture import batch_bounds
 from bn_models.networks import Network, rows_at_once
-from bn_models.normalization import batch_statistics, evaluation, normalizations
-from bn_models.population import PopulationStatistics, using
+from bn_models.normalization import evaluation, normalizations
 from worker.trainer.data import Data, Split
-from worker.trainer.reporting import Reporter
 
 Scores = dict[str, float]
-GapReport = dict[str, Scores]
 
 
 def loss_of(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -28,48 +25,27 @@ def loss_of(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
 
 def evaluate(network: Network, data: Data, split: Split) -> Scores:
     """Scores of the network as it is served: dropout off, batch norm by its stored statistics, float32."""
-    bounds = _chunks(network, split)
-    return _scores(network, data, split, bounds, evaluation(network))
+    return scores_of(network, data, split, evaluation(network))
 
 
-def gap_report(network: Network, data: Data, statistics: PopulationStatistics, batch_size: int) -> GapReport:
-    """Test scores of one network under batch statistics, the running average and population statistics.
-
-    `batch` is left out when the test split can not be cut into batches that have a variance.
-    """
-    split = data.test
-    chunks = _chunks(network, split)
-    batches = batch_bounds(len(split), batch_size, "merge")
-    report = {
-        "running_average": _scores(network, data, split, chunks, evaluation(network)),
-        "population": _scores(network, data, split, chunks, using(network, statistics)),
-    }
-    if all(end - start > 1 for start, end in batches):
-        report["batch"] = _scores(network, data, split, batches, batch_statistics(network))
-    return report
+def scores_of(network: Network, data: Data, split: Split, mode: AbstractContextManager[None]) -> Scores:
+    """Scores under `mode`, in chunks of rows that need no company of others."""
+    return scores_under(network, data, split, _chunks(network, split), mode)
 
 
-def record_gap(reporter: Reporter, step: int, gap: GapReport) -> None:
-    """Series `bn/<statistics>_<score>`, and `bn/gap_<score>`: under population minus under batch statistics."""
-    for name, scores in gap.items():
-        for score, value in scores.items():
-            reporter.record(f"bn/{name}_{score}", step, value)
-    if "batch" in gap:
-        for score, value in gap["population"].items():
-            reporter.record(f"bn/gap_{score}", step, value - gap["batch"][score])
-
-
-def has_batch_norm(network: Network) -> bool:
+def has_statistics(network: Network) -> bool:
+    """Is there a layer that normalizes by moments over samples?"""
     return bool(normalizations(network))
 
 
-def _scores(
+def scores_under(
     network: Network,
     data: Data,
     split: Split,
     bounds: tuple[tuple[int, int], ...],
     mode: AbstractContextManager[None],
 ) -> Scores:
+    """Scores under `mode`, in batches of these bounds."""
     with torch.inference_mode(), mode:
         if data.output_scaling is None:
             return _classification_scores(_outputs(network, split, bounds), len(split))

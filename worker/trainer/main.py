@@ -10,7 +10,8 @@ from typing import get_args
 
 import setproctitle
 
-from worker.messages import CheckpointReference, Command, Message, Order, encode
+from worker.messages import CheckpointReference, Command, Message, Order, Thresholds, encode
+from worker.trainer.memory import keep_freed_memory
 from worker.trainer.reporting import SinkClosed
 from worker.trainer.session import train
 
@@ -26,6 +27,7 @@ def run(connection: Connection, order_json: bytes) -> None:
     """
     with suppress(OSError):
         os.setsid()  # a group of its own, so that a supervisor can end it with all that it started
+    keep_freed_memory()
     order = decode_order(order_json)
     setproctitle.setproctitle(f"evenkeel: trainer {order.job_id}")
     pipe = Pipe(connection)
@@ -38,7 +40,8 @@ def run(connection: Connection, order_json: bytes) -> None:
 def decode_order(order_json: bytes) -> Order:
     fields = json.loads(order_json)
     candidates = tuple(CheckpointReference(**candidate) for candidate in fields.pop("checkpoints", ()))
-    return Order(**fields, checkpoints=candidates)
+    thresholds = Thresholds(**fields.pop("thresholds", {}))
+    return Order(**fields, checkpoints=candidates, thresholds=thresholds)
 
 
 class Pipe:

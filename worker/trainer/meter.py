@@ -2,7 +2,8 @@
 
 On a CPU the loss is a number at once. On a GPU asking for it would stop the queue of kernels at
 every step, so values stay on the device until the next flush, and a flag on the device holds back
-the update of a step whose loss is not finite, and of all steps after it.
+the update of a step whose loss is not finite, and of all steps after it. Either way the running
+averages stay as they were before that step.
 """
 
 import math
@@ -11,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bn_models.guard import RunningGuard
 from core.errors import JobFailed
 from worker.trainer.reporting import Reporter
 
@@ -29,18 +31,20 @@ class Meter(Protocol):
         ...
 
 
-def meter_for(device: torch.device, optimizer: torch.optim.Optimizer, reporter: Reporter) -> Meter:
-    return DeviceMeter(optimizer, reporter, device) if device.type == "cuda" else HostMeter(reporter)
+def meter_for(device: torch.device, optimizer: torch.optim.Optimizer, reporter: Reporter, guard: RunningGuard) -> Meter:
+    """The caller lets `guard` take its snapshot before the forward pass of each step."""
+    return DeviceMeter(optimizer, reporter, guard, device) if device.type == "cuda" else HostMeter(reporter, guard)
 
 
 class HostMeter:
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
+    def __init__(self, reporter: Reporter, guard: RunningGuard) -> None:
+        self._reporter, self._guard = reporter, guard
         self._loss = 0.0
 
     def check(self, step: int, loss: Tensor) -> None:
         self._loss = loss.item()
         if not math.isfinite(self._loss):
+            self._guard.restore()
             self._reporter.record("train/loss", step, self._loss)
             raise non_finite_loss(step, self._loss)
 
@@ -60,8 +64,10 @@ class HostMeter:
 class DeviceMeter:
     """torch's fused optimizers skip an update while `found_inf` is 1; it stays 1 once it is."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, reporter: Reporter, device: torch.device) -> None:
-        self._reporter = reporter
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, reporter: Reporter, guard: RunningGuard, device: torch.device
+    ) -> None:
+        self._reporter, self._guard = reporter, guard
         self._found = torch.zeros((), device=device)
         self._absent = torch.zeros((), device=device)
         self._loss = self._found
@@ -71,6 +77,7 @@ class DeviceMeter:
     def check(self, step: int, loss: Tensor) -> None:
         self._loss = loss.detach()
         self._found.logical_or_(~torch.isfinite(self._loss))
+        self._guard.restore_where(self._found.bool())
 
     def record(self, step: int, rate: float, rows: int, correct: Tensor | None, norm: Tensor | None) -> None:
         parts = [self._loss, self._absent if correct is None else correct, self._absent if norm is None else norm]
@@ -78,6 +85,7 @@ class DeviceMeter:
         self._pending.append((step, rate, rows, correct is not None, norm is not None, values))
 
     def settle(self) -> None:
+        self._guard.settle()
         pending, self._pending = self._pending, []
         if not pending:
             return

@@ -1,13 +1,24 @@
 """Optimizers, their parameter groups and learning-rate schedules."""
 
 import math
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bn_models.normalization import BatchNorm
+from bn_models.networks import Network
 from core.spec import OptimizerSpec, ScheduleSpec
+from core.spec.layers import (
+    LSTM,
+    BatchNorm,
+    GroupNorm,
+    InstanceNorm,
+    Layer,
+    LayerNorm,
+    Parallel,
+    Residual,
+    Whitening,
+)
+from core.spec.normalization import AffineOptions, BatchOptions
 from core.spec.optimization import (
     AdamWSpec,
     CosineSchedule,
@@ -40,7 +51,7 @@ def learning_rate(schedule: ScheduleSpec, base: float, step: int, steps: int) ->
             return base
 
 
-def build_optimizer(network: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+def build_optimizer(network: Network, spec: OptimizerSpec) -> torch.optim.Optimizer:
     """torch's optimizer, in its fused form: one call for all parameters, and on CUDA one that a flag
     on the device can stop (see `loop`)."""
     groups = parameter_groups(network, spec)
@@ -50,32 +61,62 @@ def build_optimizer(network: nn.Module, spec: OptimizerSpec) -> torch.optim.Opti
     return kind(groups, spec.learning_rate, (spec.beta1, spec.beta2), spec.eps, fused=True)
 
 
-def parameter_groups(network: nn.Module, spec: OptimizerBase) -> list[dict[str, object]]:
-    """At most two groups, with and without weight decay: biases, gamma and beta decay only if the spec says so."""
-    normalization = {
-        id(parameter)
-        for module in network.modules()
-        if isinstance(module, BatchNorm)
-        for parameter in module.parameters(recurse=False)
-    }
-    groups: dict[float, list[Tensor]] = {}
+MULTIPLIER = "multiplier"
+"""The key of a parameter group for its factor on the learning rate."""
+
+
+def parameter_groups(network: Network, spec: OptimizerBase) -> list[dict[str, object]]:
+    """One group for each pair of weight decay and factor on the learning rate that occurs.
+
+    Biases, gamma and beta decay only if the optimizer's spec says so; the options of a normalization
+    may set the decay of its own gamma and beta, and their factor.
+    """
+    options = normalization_options(network.layers)
+    groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
-        if id(parameter) in normalization:
-            decays = spec.decay_normalization
+        owner, _, kind = name.rpartition(".")
+        if owner in options:
+            own = options[owner]
+            decay = spec.weight_decay if spec.decay_normalization else 0.0
+            key = (decay if own.weight_decay is None else own.weight_decay, own.learning_rate_multiplier)
         else:
-            decays = spec.decay_biases or name.rpartition(".")[2] != "bias"
-        groups.setdefault(spec.weight_decay if decays else 0.0, []).append(parameter)
-    return [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()]
+            key = (spec.weight_decay if spec.decay_biases or kind != "bias" else 0.0, 1.0)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "lr": spec.learning_rate * multiplier, MULTIPLIER: multiplier}
+        for (decay, multiplier), parameters in groups.items()
+    ]
 
 
-def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """Global L2 norm of the gradients, on their device."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+def normalization_options(layers: tuple[Layer, ...]) -> dict[str, AffineOptions]:
+    """The options that rule over gamma and beta, by what their names begin with."""
+    found: dict[str, AffineOptions] = {}
+    for layer in layers:
+        match layer:
+            case Residual():
+                found |= normalization_options(layer.body) | normalization_options(layer.shortcut)
+            case Parallel():
+                for branch in layer.branches:
+                    found |= normalization_options(branch)
+            case LSTM(batch_norm=BatchOptions() as options):
+                found |= {f"{layer.name}.{norm}": options for norm in ("input_norm", "hidden_norm", "cell_norm")}
+            case BatchNorm() | Whitening() | LayerNorm() | GroupNorm() | InstanceNorm():
+                found[layer.name] = layer.options
+            case _:
+                pass
+    return found
+
+
+def gradient_norm(gradients: list[Tensor]) -> Tensor:
+    """Global L2 norm, on the gradients' device."""
     # What get_total_norm does, without a third of its cost for sorting tensors by device.
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     return norm
 
 
-def clip_gradients(parameters: Sequence[Tensor], norm: Tensor, maximum: float) -> None:
-    """Scales the gradients down to the global norm `maximum` when `norm`, their own, is longer."""
-    torch.nn.utils.clip_grads_with_norm_(parameters, maximum, norm)
+def clip_gradients(gradients: list[Tensor], norm: Tensor, maximum: float) -> None:
+    """Scales the gradients down to the global norm `maximum` when `norm`, their own, is longer.
+
+    As torch.nn.utils.clip_grads_with_norm_: a factor of 1 otherwise, which needs no wait for a GPU.
+    """
+    torch._foreach_mul_(gradients, torch.clamp(maximum / (norm + 1e-6), max=1.0))

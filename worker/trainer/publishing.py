@@ -1,59 +1,80 @@
 """From a trained network to files in the artifact store: fold, export, compare, describe."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import safetensors.numpy
 
-from bn_models.export import OutputScaling, ParityReceipt, receipt, weights_digest, write_onnx, write_safetensors
+from bn_models.export import (
+    OutputScaling,
+    ParityReceipt,
+    Reference,
+    receipt,
+    weights_digest,
+    write_onnx,
+    write_safetensors,
+)
 from bn_models.folding import fold
 from bn_models.networks import Network
-from bn_models.normalization import BatchNorm, normalizations
-from bn_models.population import PopulationStatistics, running_average
+from bn_models.normalization import Statistical, normalizations
+from bn_models.population import LayerStatistics, PopulationStatistics, running_average
 from core.artifacts import Artifact
 from core.spec.base import canonical_json
-from worker.trainer.evaluation import GapReport, Scores
-from worker.trainer.loop import Run
+from worker.trainer.gap import finite
+from worker.trainer.health import affine_of, summary
+from worker.trainer.measuring import Trained
 from worker.trainer.moments import input_moments
 from worker.trainer.quantizing import serving_options
+from worker.trainer.run import Run
 
 CARD_FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What the phases after training found. `statistics` is None without batch norm."""
-
-    statistics: PopulationStatistics | None
-    scores: Scores  # on the test split, as the model is served
-    gap: GapReport | None
-
-
-def publish(run: Run, trained: Trained) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Writes the ONNX graph, the unfolded weights and the card. Gives the card, and the artifacts by format.
+def publish(
+    run: Run, trained: Trained, lineage: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Writes the ONNX graph, the unfolded weights, the probe and the card. Gives the card, and the artifacts by
+    format. `lineage` stands in the card too, before all else.
 
     Raises JobFailed("parity_failed") before anything is written, StorageFailed when bytes can not be.
     """
     network, data = run.progress.network, run.data
     statistics = trained.statistics or running_average(network, run.spec.training.batch_size)
     outputs = data.output_scaling or OutputScaling(0.0, 1.0)
-    state = {name: value.detach().double().cpu().numpy() for name, value in network.named_parameters()}
+    state = {name: value.detach().cpu().numpy() for name, value in network.named_parameters()}
     folded = fold(network.layers, state, statistics)
     digests = _digests(run, trained)
     metadata = {name: digest for name, digest in digests.items() if digest is not None}
     onnx = write_onnx(folded, data.facts.input_shape, data.input_scaling, data.facts.task, outputs, metadata)
-    parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs)
+    parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs, _threads(run))
     artifacts: dict[str, Artifact] = {
-        "onnx": run.store.put_content(onnx, ".onnx"),
-        "safetensors": run.store.put_content(write_safetensors(network, statistics, metadata), ".safetensors"),
+        "onnx": _put(run, onnx, ".onnx"),
+        "safetensors": _put(run, write_safetensors(network, statistics, metadata), ".safetensors"),
+        "probe": _put(run, _probe(parity.reference), ".safetensors"),
     }
-    serving = serving_options(run, onnx, artifacts)
-    card = _card(run, trained, digests, parity, artifacts) | {"serving": serving}
-    artifacts["card"] = run.store.put_content(canonical_json(card), ".json")
+    serving = serving_options(run, onnx, artifacts, partial(_put, run))
+    card = _card(run, trained, digests, parity, artifacts) | {"serving": serving} | (lineage or {})
+    artifacts["card"] = _put(run, canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
+
+
+def _probe(reference: Reference) -> bytes:
+    """What `verify` runs again: rows in the data's own units (float32), and what the unfolded network makes of
+    them in float64."""
+    return safetensors.numpy.save({"rows": reference.rows, "outputs": reference.outputs.astype(np.float64)})
+
+
+def _threads(run: Run) -> int:
+    """Of the sessions that will serve it, for which its bits are proved."""
+    serving = run.spec.publish.serving if run.spec.publish else None
+    return serving.threads if serving else 1
+
+
+def _put(run: Run, content: bytes, suffix: str) -> Artifact:
+    return run.patience.insist(lambda: run.store.put_content(content, suffix))
 
 
 def _digests(run: Run, trained: Trained) -> dict[str, str | None]:
@@ -88,9 +109,9 @@ def _card(
         "output_scaling": asdict(data.output_scaling) if data.output_scaling else None,
         "network": spec.network.model_dump(mode="json"),
         "normalization": spec.batch_norm.model_dump(mode="json") if spec.batch_norm else None,
-        "population": _population(run.progress.network, trained.statistics) if trained.statistics else None,
+        "population": _population(run, trained, trained.statistics) if trained.statistics else None,
         "metrics": finite(trained.scores),
-        "gap": gap_json(trained.gap),
+        "gap": trained.gap,
         "receipt": parity.as_json(),
         **digests,
         "artifacts": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in artifacts.items()},
@@ -119,43 +140,57 @@ def _input_schema(run: Run) -> dict[str, Any]:
     }
 
 
-def _population(network: Network, statistics: PopulationStatistics) -> dict[str, Any]:
+def _population(run: Run, trained: Trained, statistics: PopulationStatistics) -> dict[str, Any]:
     """How the statistics were measured, and a summary of each layer; all channels stand in the safetensors file."""
-    layers = {
-        name: {
-            "n": statistics.layers[name].n,
-            "channels": len(statistics.layers[name].mean),
-            "mean": _summary(statistics.layers[name].mean),
-            "variance": _summary(statistics.layers[name].variance),
-            "gamma": _parameter_summary(layer, "gamma"),
-            "beta": _parameter_summary(layer, "beta"),
-            "updates": layer.updates,
-        }
-        for name, layer in normalizations(network).items()
-    }
     return {
+        **(trained.population or {}),
         "estimator": statistics.estimator,
         "batch_size": statistics.batch_size,
         "samples": statistics.samples,
         "variance": statistics.variance,
         "sha256": statistics.digest(),
-        "layers": layers,
+        "layers": {
+            name: {"position": position, **_layer_summary(run.progress.network, name, layer, statistics.layers[name])}
+            for position, (name, layer) in enumerate(normalizations(run.progress.network).items())
+        },
     }
 
 
-def _parameter_summary(layer: BatchNorm, name: str) -> dict[str, float] | None:
-    parameter: Tensor | None = getattr(layer, name)
-    return None if parameter is None else _summary(parameter.detach().to("cpu", torch.float64).numpy())
+def _layer_summary(network: Network, name: str, layer: Statistical, measured: LayerStatistics) -> dict[str, Any]:
+    gamma, beta = affine_of(network, name, layer)
+    return {
+        "n": measured.n,
+        "channels": len(measured.mean),
+        "mean": summary(measured.mean),
+        "variance": summary(measured.variance),
+        "covariance": covariance_summary(measured),
+        "gamma": None if gamma is None else summary(gamma),
+        "beta": None if beta is None else summary(beta),
+        "updates": layer.updates,
+        "frozen": layer.frozen,
+    }
 
 
-def _summary(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float]:
-    return {"min": float(values.min()), "max": float(values.max()), "mean": float(values.mean())}
-
-
-def finite(scores: Scores) -> dict[str, float | None]:
-    """Scores for JSON, which has no NaN and no infinity."""
-    return {name: score if np.isfinite(score) else None for name, score in scores.items()}
-
-
-def gap_json(gap: GapReport | None) -> dict[str, Any] | None:
-    return None if gap is None else {name: finite(scores) for name, scores in gap.items()}
+def covariance_summary(measured: LayerStatistics) -> dict[str, Any] | None:
+    """Of a whitening layer, its channels being whitened in groups: how far from uncorrelated they were, and the
+    largest ratio of a group's eigenvalues."""
+    if measured.covariance is None:
+        return None
+    channels, size = measured.covariance.shape
+    starts = range(0, channels, size)
+    groups = [measured.covariance[start : start + size, : min(size, channels - start)] for start in starts]
+    deviations = [np.sqrt(np.maximum(np.diag(group), np.finfo(np.float64).tiny)) for group in groups]
+    correlations = [
+        np.abs(group / np.outer(deviation, deviation))[~np.eye(len(group), dtype=bool)]
+        for group, deviation in zip(groups, deviations, strict=True)
+    ]
+    spectra = [np.linalg.eigvalsh(group) for group in groups]
+    condition = max(float(spectrum[-1] / spectrum[0]) if spectrum[0] > 0.0 else np.inf for spectrum in spectra)
+    beside = np.concatenate(correlations)
+    return {
+        "group_size": size,
+        "groups": len(groups),
+        "largest_correlation": float(beside.max()) if beside.size else 0.0,
+        "mean_correlation": float(beside.mean()) if beside.size else 0.0,
+        "condition": condition if np.isfinite(condition) else None,
+    }

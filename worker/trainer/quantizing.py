@@ -1,5 +1,6 @@
 """The int8 graph of a version that asks for it, with what it loses on the test split."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -9,14 +10,16 @@ from numpy.typing import NDArray
 
 from bn_models.export.quantized import one_at_a_time, quantize
 from core.artifacts import Artifact
-from worker.trainer.loop import Run
+from worker.trainer.run import Run
 
 ROWS = 1000
 """Test rows that the loss is measured on; all where there are fewer."""
 
 
-def serving_options(run: Run, onnx: bytes, artifacts: dict[str, Artifact]) -> dict[str, Any] | None:
-    """The card's `serving`; puts the int8 graph beside the others. None: nothing was asked for."""
+def serving_options(
+    run: Run, onnx: bytes, artifacts: dict[str, Artifact], put: Callable[[bytes, str], Artifact]
+) -> dict[str, Any] | None:
+    """The card's `serving`; has the int8 graph `put` beside the others. None: nothing was asked for."""
     publish = run.spec.publish
     if publish is None or publish.serving is None:
         return None
@@ -24,7 +27,7 @@ def serving_options(run: Run, onnx: bytes, artifacts: dict[str, Artifact]) -> di
     if publish.serving.quantization is None:
         return options
     small = quantize(onnx)
-    artifacts["onnx_int8"] = run.store.put_content(small, ".onnx")
+    artifacts["onnx_int8"] = put(small, ".onnx")
     rows, targets = _test_rows(run)
     score = "accuracy" if run.data.facts.task == "classification" else "rmse"
     before, after = (_score(graph, rows, targets, run) for graph in (onnx, small))

@@ -2,7 +2,7 @@
 
 import time
 from array import array
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from core.states import Phase
 from worker.messages import Command, LogLine, Message, PhaseBegan, Points
@@ -12,6 +12,14 @@ FLUSH_SECONDS = 0.25
 
 class SinkClosed(Exception):
     """Nobody takes messages any more."""
+
+
+class Interrupted(Exception):
+    """A command was obeyed; nothing more is to be done."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command)
+        self.command: Command = command
 
 
 class Sink(Protocol):
@@ -55,8 +63,8 @@ class Reporter:
             columns, self._columns = self._columns, {}
             self.sink.send(Points(columns))
 
-    def log(self, level: Literal["info", "warning", "error"], text: str) -> None:
-        self.sink.send(LogLine(level, text, self.step))
+    def log(self, level: Literal["info", "warning", "error"], text: str, data: dict[str, Any] | None = None) -> None:
+        self.sink.send(LogLine(level, text, self.step, data or {}))
 
     def begin(self, phase: Phase) -> None:
         """Ends the phase before, if any, and tells of the new one."""

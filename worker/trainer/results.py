@@ -5,8 +5,9 @@ from typing import Any
 from bn_models.architecture import place
 from bn_models.export import weights_digest
 from worker.trainer.device import peak_memory_bytes
-from worker.trainer.loop import Run
-from worker.trainer.publishing import Trained, finite, gap_json
+from worker.trainer.gap import finite
+from worker.trainer.measuring import Trained
+from worker.trainer.run import Run
 
 _BACKWARD = 3
 """FLOPs of a step over those of its forward pass: the backward pass costs two more."""
@@ -25,7 +26,8 @@ def result_of(run: Run, trained: Trained, steps: int, seconds: float) -> dict[st
         "weights_sha256": weights_digest(network.state_dict()),
         "statistics_sha256": trained.statistics.digest() if trained.statistics else None,
         **finite(trained.scores),
-        "gap": gap_json(trained.gap),
+        "gap": trained.gap,
+        "population": trained.population,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "flops_per_step": _BACKWARD * training.batch_size * sum(item.flops for item in placed),
         "steps": run.progress.step,

@@ -2,46 +2,46 @@
 
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from bn_models.architecture import layers_of
 from bn_models.networks import build
-from bn_models.population import measure
 from core.artifacts import ArtifactStore
-from core.errors import EvenkeelError, JobFailed, StorageFailed
+from core.errors import EvenkeelError, JobFailed, StorageAway, StorageFailed
 from core.spec import JobSpec
 from core.states import Phase
-from worker.messages import Command, Failed, Finished, Order, Started, Stopped
+from worker.messages import Failed, Finished, GivenBack, Order, Started, Stopped
 from worker.trainer import checkpoint
 from worker.trainer.checkpoint import Progress
 from worker.trainer.data import prepare
 from worker.trainer.device import fingerprint, numerics
-from worker.trainer.evaluation import evaluate, gap_report, has_batch_norm, record_gap
 from worker.trainer.files import DataFolder
-from worker.trainer.loop import Loop, Run
+from worker.trainer.layout import arrange
+from worker.trainer.loop import Loop
+from worker.trainer.measuring import measure_and_evaluate
 from worker.trainer.monitor import Monitor
 from worker.trainer.optimization import build_optimizer
-from worker.trainer.publishing import Trained, publish
-from worker.trainer.reporting import Reporter, Sink, SinkClosed
+from worker.trainer.patience import Patience
+from worker.trainer.publishing import publish
+from worker.trainer.recalibration import recalibrate
+from worker.trainer.reporting import Interrupted, Reporter, Sink, SinkClosed
 from worker.trainer.results import result_of
+from worker.trainer.run import Run
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
-class Interrupted(Exception):
-    """A command was obeyed; nothing more is to be done."""
-
-    def __init__(self, command: Command) -> None:
-        super().__init__(command)
-        self.command: Command = command
+class NotNow(Exception):
+    """This attempt can not begin, through no fault of the job's."""
 
 
 def train(order: Order, sink: Sink) -> None:
     """Trains, measures, evaluates and exports what `order` asks for, and tells `sink` all of it.
 
-    The last message is Finished, Stopped or Failed. Raises SinkClosed when nobody listens any more.
+    The last message is Finished, Stopped, GivenBack or Failed. Raises SinkClosed when nobody listens any more.
     """
     reporter = Reporter(sink)
     try:
@@ -52,6 +52,8 @@ def train(order: Order, sink: Sink) -> None:
     except Interrupted as stop:
         reporter.flush()
         sink.send(Stopped(stop.command, reporter.step))
+    except NotNow as reason:
+        sink.send(GivenBack(str(reason)))
     except SinkClosed:
         raise
     except Exception as error:
@@ -85,29 +87,42 @@ def _ran_out_of_memory(error: Exception) -> bool:
 def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Reporter) -> Finished:
     cache_dir = Path(order.artifact_cache_dir) if order.artifact_cache_dir else None
     store = ArtifactStore(order.artifact_url, cache_dir, order.artifact_cache_bytes)
+    begin = partial(_begin, reporter)
+    if spec.recalibration is not None:
+        return recalibrate(order, spec, device, store, reporter, begin)
     progress = _load(order, spec, device, store, reporter)
 
-    _begin(reporter, "preparing_data")
+    begin("preparing_data")
     data = prepare(spec.dataset, DataFolder(Path(order.data_dir), order.data_mirror_url), device)
-    run = Run(order, spec, device, data, progress, store, reporter)
+    patience = Patience(order.storage_patience_seconds, reporter)
+    run = Run(order, spec, device, data, progress, store, patience, reporter)
 
-    _begin(reporter, "training")
-    steps, seconds = _train(run)
-    trained = _measure_and_evaluate(run)
+    loop = Loop(run)
+    if spec.training.compile:
+        begin("compiling")
+        loop.warm_up()
+
+    begin("training")
+    steps, seconds = _train(run, loop)
+    trained = measure_and_evaluate(run, begin)
 
     if spec.publish is None:
         reporter.end_phase()
         return Finished(result_of(run, trained, steps, seconds), None)
-    _begin(reporter, "exporting")
+    begin("exporting")
     card, artifacts = publish(run, trained)
     reporter.end_phase()
     return Finished(result_of(run, trained, steps, seconds), card, artifacts)
 
 
 def _load(order: Order, spec: JobSpec, device: torch.device, store: ArtifactStore, reporter: Reporter) -> Progress:
-    """Network and optimizer, fresh or as the newest readable checkpoint has them."""
-    snapshot, warnings = checkpoint.newest(store, order.checkpoints, spec)
-    here = fingerprint(device, spec.resources)
+    """Network and optimizer, fresh or as the newest readable checkpoint has them. Raises NotNow when the store can
+    not be asked for it: to begin anew then would throw away what it may well have."""
+    try:
+        snapshot, warnings = checkpoint.newest(store, order.checkpoints, spec)
+    except StorageAway as error:
+        raise NotNow(f"no checkpoint can be read now, and none is lost: {error.message}") from error
+    here = fingerprint(device, spec)
     reporter.step = snapshot.step if snapshot else 0
     reporter.sink.send(Started(here, reporter.step))
     reporter.begin("loading")
@@ -115,7 +130,8 @@ def _load(order: Order, spec: JobSpec, device: torch.device, store: ArtifactStor
         reporter.log("warning", warning)
     facts = spec.dataset.facts
     layers = layers_of(spec.network, spec.batch_norm, facts.input_shape, facts.outputs)
-    network = build(layers, facts.input_shape, spec.network.initialization, spec.training.seed).to(device)
+    network = build(layers, facts.input_shape, spec.network.initialization, spec.training.seed)
+    arrange(network, device, spec.training)
     monitor = Monitor.of(spec.training.early_stopping, has_validation=spec.dataset.split_sizes()[1] > 0)
     progress = Progress(network, build_optimizer(network, spec.optimizer), monitor)
     if snapshot is not None:
@@ -127,32 +143,15 @@ def _load(order: Order, spec: JobSpec, device: torch.device, store: ArtifactStor
     return progress
 
 
-def _train(run: Run) -> tuple[int, float]:
+def _train(run: Run, loop: Loop) -> tuple[int, float]:
     """(steps, seconds) of this attempt; the best weights are back in the network if the spec says so."""
     began, first = time.monotonic(), run.progress.step
-    command = Loop(run).train()
+    command = loop.train()
     if command is not None:
         raise Interrupted(command)
     if run.progress.best is not None:
         run.progress.network.load_state_dict(run.progress.best)
     return run.progress.step - first, time.monotonic() - began
-
-
-def _measure_and_evaluate(run: Run) -> Trained:
-    """Test scores as the model will be served, and the gap between the ways to normalize."""
-    network, data, training = run.progress.network, run.data, run.spec.training
-    if not has_batch_norm(network):
-        _begin(run.reporter, "evaluating")
-        return Trained(None, evaluate(network, data, data.test), None)
-    _begin(run.reporter, "population_statistics")
-    statistics = measure(
-        network, data.training.stored(), run.spec.population, training.batch_size, training.seed, data.training.scaler
-    )
-    _begin(run.reporter, "evaluating")
-    gap = gap_report(network, data, statistics, training.batch_size)
-    record_gap(run.reporter, run.progress.step, gap)
-    run.reporter.flush()
-    return Trained(statistics, gap["population"], gap)
 
 
 def _begin(reporter: Reporter, phase: Phase) -> None:

@@ -4,8 +4,13 @@ import onnxruntime
 import pytest
 import torch
 
+from bn_models.export import InputScaling, OutputScaling, write_onnx
+from bn_models.folding import fold
 from bn_models.population import using
 from core.spec import BatchNormSpec
+from core.spec import layers as spec
+from core.spec.normalization import BatchOptions, LayerOptions, LocalResponseOptions
+from tests.bn_models.random_lists import case_of
 
 ACTIVATIONS = ["relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu"]
 
@@ -85,3 +90,80 @@ def test_the_batch_axis_is_symbolic_and_the_rest_is_fixed(freeze):
 
 def test_equal_networks_give_equal_bytes(freeze):
     assert freeze("convnet", BatchNormSpec()).write_onnx() == freeze("convnet", BatchNormSpec()).write_onnx()
+
+
+def test_layers_may_be_called_as_the_graphs_own_values_are():
+    def affine(name):
+        return spec.BatchNorm(name=name, options=BatchOptions())
+
+    def activation(name, kind="elu"):
+        return spec.Activation(name=name, kind=kind)
+
+    layers = (
+        activation("value"),
+        affine("input"),
+        activation("output"),
+        affine("probabilities"),
+        activation("one"),
+        spec.Linear(name="scaling", features=4, bias=True),
+        spec.LayerNorm(name="shape", options=LayerOptions()),
+        activation("zero", "silu"),
+        spec.Linear(name="logits", features=3, bias=True),
+    )
+    case = case_of(layers, (4,))
+    scaling = InputScaling(np.array(0.25), np.array(0.5))
+    rows = (case.inputs / 0.5 + 0.25).astype(np.float32)
+
+    graph = write_onnx(fold(layers, case.state, case.statistics), (4,), scaling, "classification")
+
+    np.testing.assert_allclose(answer(graph, rows)["logits"], case.expected(), atol=1e-5)
+    names = [node.name for node in onnx.load_from_string(graph).graph.node]
+    assert len(set(names)) == len(names)
+    assert names[-3:] == ["logits/layer", "logits", "probabilities"]
+
+
+def test_nodes_are_called_as_their_layers_are():
+    layers = (
+        spec.Conv2d(name="stem", channels=4, kernel_size=3, padding=1, bias=False),
+        spec.BatchNorm(name="stem_norm", options=BatchOptions()),
+        spec.Residual(name="block", body=(spec.Conv2d(name="block.conv", channels=4, kernel_size=1, bias=True),)),
+        spec.Parallel(name="fork", branches=((), (spec.MaxPool2d(name="pool", kernel_size=3, stride=1, padding=1),))),
+        spec.LocalResponseNorm(name="local", options=LocalResponseOptions()),
+        spec.GlobalAveragePool2d(name="head"),
+        spec.Linear(name="out", features=3, bias=True),
+    )
+    case = case_of(layers, (2, 5, 5))
+
+    written = write_onnx(
+        fold(layers, case.state, case.statistics), (2, 5, 5), InputScaling(np.array(0), np.array(1)), "classification"
+    )
+
+    nodes = onnx.load_from_string(written).graph.node
+    assert [(node.op_type, node.name) for node in nodes if "/" not in node.name] == [
+        ("Conv", "stem"),
+        ("Conv", "block.conv"),
+        ("Add", "block"),
+        ("MaxPool", "pool"),
+        ("Concat", "fork"),
+        ("Div", "local"),
+        ("Flatten", "head"),
+        ("Gemm", "out"),
+        ("Identity", "logits"),
+        ("Softmax", "probabilities"),
+    ]
+
+
+def test_a_regression_takes_every_layer_too():
+    layers = (
+        spec.LSTM(name="value", units=5, batch_norm=BatchOptions(), outputs="sequence"),
+        spec.LSTM(name="second", units=4),
+        spec.Linear(name="out", features=1, bias=True),
+    )
+    case = case_of(layers, (6, 2))
+    scaling = InputScaling(np.array(0.0), np.array(1.0))
+
+    folded = fold(layers, case.state, case.statistics)
+    written = write_onnx(folded, (6, 2), scaling, "regression", OutputScaling(152.0, 77.0))
+
+    rows = case.inputs.astype(np.float32)
+    np.testing.assert_allclose(answer(written, rows)["value"], case.expected() * 77 + 152, rtol=1e-5)

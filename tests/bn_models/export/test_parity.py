@@ -6,8 +6,9 @@ import onnxruntime
 import pytest
 import torch
 
-from bn_models.export import compare, receipt
-from bn_models.folding import FoldedLinear, FoldedNetwork, fold
+from bn_models.export import compare, receipt, reference
+from bn_models.folding import fold
+from bn_models.frozen import FoldedLinear
 from core.errors import JobFailed
 from core.spec import BatchNormSpec
 
@@ -21,9 +22,9 @@ def test_a_right_graph_passes_with_all_figures(freeze, family, task):
 
     assert result.passed
     assert result.maximum_difference <= result.tolerance
-    assert result.tolerance == max(1e-5 * result.output_scale, 4 * result.float32_error)
-    assert result.rows == 70
-    assert result.onnxruntime == onnxruntime.__version__
+    assert result.tolerance == max(1e-5 * result.reference.output_scale, 4 * result.reference.float32_error)
+    assert result.check.rows == 70
+    assert result.check.onnxruntime == onnxruntime.__version__
 
 
 @pytest.mark.parametrize("placement", ["before_activation", "after_activation"])
@@ -39,12 +40,12 @@ def test_a_wrong_fold_fails_with_both_figures(freeze):
     first = frozen.folded.layers[0]
     assert isinstance(first, FoldedLinear)
     forgotten = replace(first, bias=np.zeros_like(first.bias))  # the classic: the bias term of the fold left out
-    wrong = frozen.write_onnx(FoldedNetwork((forgotten, *frozen.folded.layers[1:])))
+    wrong = frozen.write_onnx(replace(frozen.folded, layers=(forgotten, *frozen.folded.layers[1:])))
 
     with pytest.raises(JobFailed) as raised:
         receipt(wrong, *frozen.receipt_arguments())
 
-    result = compare(wrong, *frozen.receipt_arguments())
+    result = compare(wrong, reference(*frozen.receipt_arguments()))
     assert raised.value.code == "parity_failed"
     assert f"{result.maximum_difference:.3g}" in raised.value.message
     assert f"{result.tolerance:.3g}" in raised.value.message
@@ -56,7 +57,8 @@ def test_an_answer_that_is_not_a_number_does_not_pass(freeze):
     first = frozen.folded.layers[0]
     broken = replace(first, bias=np.full_like(first.bias, np.nan))
 
-    result = compare(frozen.write_onnx(FoldedNetwork((broken, *frozen.folded.layers[1:]))), *frozen.receipt_arguments())
+    wrong = frozen.write_onnx(replace(frozen.folded, layers=(broken, *frozen.folded.layers[1:])))
+    result = compare(wrong, reference(*frozen.receipt_arguments()))
 
     assert not result.passed
 
@@ -70,7 +72,7 @@ def test_a_network_that_overflows_float32_does_not_pass_though_both_runtimes_agr
     state = {name: value.double().numpy() for name, value in frozen.network.state_dict().items()}
     folded = fold(frozen.network.layers, state, None)
     with np.errstate(over="ignore", invalid="ignore"):
-        result = compare(frozen.write_onnx(folded), *frozen.receipt_arguments())
+        result = compare(frozen.write_onnx(folded), reference(*frozen.receipt_arguments()))
 
     assert not result.passed
 

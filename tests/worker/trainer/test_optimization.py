@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from bn_models.architecture import layers_of
-from bn_models.networks import build
-from core.spec import BatchNormSpec, InitializationSpec, MLPSpec
+from bn_models.networks import Network, build
+from core.spec import BatchNormSpec, InitializationSpec, MLPSpec, OptimizerSpec
+from core.spec.layers import LSTM, BatchNorm, Linear, Residual
+from core.spec.normalization import BatchOptions
 from core.spec.optimization import (
     AdamSpec,
     AdamWSpec,
@@ -17,12 +19,14 @@ from core.spec.optimization import (
     StepSchedule,
 )
 from worker.trainer.optimization import (
+    MULTIPLIER,
     build_optimizer,
     clip_gradients,
     gradient_norm,
     learning_rate,
     parameter_groups,
 )
+from worker.trainer.update import Update
 
 
 def rates(schedule: object, steps: int) -> list[float]:
@@ -65,18 +69,20 @@ def test_a_job_of_one_step_trains_at_the_base_rate(schedule: object):
     assert rates(schedule, 1) == [1.0]
 
 
-def one_weight(value: float) -> nn.Module:
-    module = nn.Module()
-    module.weight = nn.Parameter(torch.full((1,), value))
-    return module
+def one_weight(value: float) -> Network:
+    network = build((Linear(name="only", features=1, bias=False),), (1,), InitializationSpec(), seed=0)
+    with torch.no_grad():
+        network.only.weight.fill_(value)
+    return network
 
 
-def follow(optimizer: torch.optim.Optimizer, module: nn.Module, gradients: list[float]) -> list[float]:
-    values = []
+def follow(optimizer: torch.optim.Optimizer, network: Network, gradients: list[float]) -> list[float]:
+    """By the trainer's update, whose first one is the optimizer's own."""
+    values, update = [], Update(optimizer, torch.device("cpu"))
     for gradient in gradients:
-        module.weight.grad = torch.full((1,), gradient)
-        optimizer.step()
-        values.append(module.weight.item())
+        network.only.weight.grad = torch.full((1, 1), gradient)
+        update(optimizer.defaults["lr"])
+        values.append(network.only.weight.item())
     return values
 
 
@@ -138,20 +144,92 @@ def test_weight_decay_reaches_only_what_the_spec_says(normalization: bool, biase
 
 
 def test_clipping_scales_all_gradients_to_the_global_norm():
-    parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
-    parameters[0].grad, parameters[1].grad = torch.tensor([3.0]), torch.tensor([4.0])
+    gradients = [torch.tensor([3.0]), torch.tensor([4.0])]
 
-    norm = gradient_norm(parameters)
-    clip_gradients(parameters, norm, 1.0)
+    norm = gradient_norm(gradients)
+    clip_gradients(gradients, norm, 1.0)
 
     assert norm.item() == pytest.approx(5.0)
-    assert [parameter.grad.item() for parameter in parameters] == pytest.approx([0.6, 0.8], rel=1e-5)
+    assert [gradient.item() for gradient in gradients] == pytest.approx([0.6, 0.8], rel=1e-5)
 
 
 def test_a_short_gradient_is_not_clipped():
-    parameter = nn.Parameter(torch.zeros(1))
-    parameter.grad = torch.tensor([0.5])
+    gradients = [torch.tensor([0.5])]
 
-    clip_gradients([parameter], gradient_norm([parameter]), 1.0)
+    clip_gradients(gradients, gradient_norm(gradients), 1.0)
 
-    assert parameter.grad.item() == 0.5
+    assert gradients[0].item() == 0.5
+
+
+def test_clipping_has_the_bits_of_torch_s_own():
+    parameters = [nn.Parameter(torch.randn(7, 3)), nn.Parameter(torch.randn(5))]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    ours = [parameter.grad.clone() for parameter in parameters]
+
+    clip_gradients(ours, gradient_norm(ours), 0.3)
+    torch.nn.utils.clip_grad_norm_(parameters, 0.3)
+
+    assert all(torch.equal(mine, parameter.grad) for mine, parameter in zip(ours, parameters, strict=True))
+
+
+def test_gamma_and_beta_have_the_decay_and_the_factor_of_their_layer():
+    batch_norm = BatchNormSpec(
+        learning_rate_multiplier=0.5, layers={"hidden2*": {"weight_decay": 0.25, "learning_rate_multiplier": 0.0}}
+    )
+    network = build(layers_of(MLPSpec(hidden=(5, 5)), batch_norm, (4,), 3), (4,), InitializationSpec(), seed=0)
+
+    groups = parameter_groups(network, SGDSpec(learning_rate=0.2, weight_decay=0.5))
+
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    found = {
+        (group["weight_decay"], group[MULTIPLIER], group["lr"]): {
+            names[one].rpartition(".")[2] for one in group["params"]
+        }
+        for group in groups
+    }
+    assert found == {
+        (0.5, 1.0, 0.2): {"weight"},
+        (0.0, 1.0, 0.2): {"bias"},
+        (0.0, 0.5, 0.1): {"gamma", "beta"},
+        (0.25, 0.0, 0.0): {"gamma", "beta"},
+    }
+
+
+def test_the_norms_of_an_lstm_have_the_options_of_its_batch_norm():
+    options = BatchOptions(learning_rate_multiplier=0.5)
+    lstm = LSTM(name="lstm", units=4, batch_norm=options)
+    network = build((lstm, Linear(name="out", features=2)), (3, 5), InitializationSpec(), seed=0)
+
+    groups = parameter_groups(network, SGDSpec())
+
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    slow = {names[one] for group in groups if group[MULTIPLIER] == 0.5 for one in group["params"]}
+    norms = {f"lstm.{norm}.gamma" for norm in ("input_norm", "hidden_norm", "cell_norm")}
+    assert slow == {*norms, "lstm.cell_norm.beta"}
+
+
+def test_the_layers_inside_of_blocks_have_their_options_too():
+    slow = BatchNorm(name="inner", options=BatchOptions(learning_rate_multiplier=0.5))
+    block = Residual(name="block", body=(Linear(name="deep", features=4), slow))
+    network = build((block, Linear(name="out", features=2)), (4,), InitializationSpec(), seed=0)
+
+    groups = parameter_groups(network, SGDSpec())
+
+    assert {group[MULTIPLIER]: len(group["params"]) for group in groups if group[MULTIPLIER] != 1.0} == {0.5: 2}
+
+
+@pytest.mark.parametrize("kind", [SGDSpec(momentum=0.9), AdamSpec(), AdamWSpec()])
+def test_a_factor_of_zero_keeps_gamma_and_beta_where_they_start(kind: OptimizerSpec):
+    batch_norm = BatchNormSpec(learning_rate_multiplier=0.0, initial_gamma=2.0)
+    network = build(layers_of(MLPSpec(hidden=(5,)), batch_norm, (4,), 3), (4,), InitializationSpec(), seed=0)
+    update = Update(build_optimizer(network, kind), torch.device("cpu"))
+
+    for _ in range(3):
+        for parameter in network.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        update(0.1)
+
+    ends = {name.rpartition(".")[2]: parameter for name, parameter in network.named_parameters()}
+    assert torch.equal(ends["gamma"], torch.full((5,), 2.0)) and torch.equal(ends["beta"], torch.zeros(5))
+    assert not torch.equal(ends["bias"], torch.zeros(3))

@@ -30,7 +30,24 @@ STOPS_EARLY = digits_spec(
     optimizer={"kind": "sgd", "learning_rate": 2.0, "momentum": 0.9},
     training={"steps": 400, "evaluate_every": 5, "early_stopping": {"metric": "validation/accuracy", "patience": 3}},
 )
-SPECS = {"mlp": MLP, "convnet": CONVNET, "without batch norm": WITHOUT_BATCH_NORM}
+RESNET = digits_spec(
+    network={"family": "resnet", "blocks": [1, 1], "width": 4},
+    batch_norm={"learning_rate_multiplier": 0.5, "weight_decay": 0.01, "layers": {"stem*": {"weight_decay": None}}},
+    optimizer={"kind": "adamw", "learning_rate": 0.01},
+    training={"steps": 60, "evaluate_every": 30, "checkpoint_every": 25},
+)
+FROZEN_AT_THE_END = digits_spec(
+    network={"family": "mlp", "hidden": [16, 16]},
+    batch_norm={"freeze_last_steps": 20, "layers": {"hidden2*": {"freeze_last_steps": 43}}},
+    training={"steps": 60, "evaluate_every": 30, "checkpoint_every": 25},
+)
+SPECS = {
+    "mlp": MLP,
+    "convnet": CONVNET,
+    "without batch norm": WITHOUT_BATCH_NORM,
+    "resnet": RESNET,
+    "frozen at the end": FROZEN_AT_THE_END,
+}
 
 
 def run(folder: Path, spec: dict[str, Any], checkpoints: tuple[CheckpointReference, ...] = (), **stop: Any) -> ListSink:

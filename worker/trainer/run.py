@@ -1,0 +1,27 @@
+"""What belongs to one attempt at a job."""
+
+from dataclasses import dataclass
+
+import torch
+
+from core.artifacts import ArtifactStore
+from core.spec import JobSpec
+from worker.messages import Order
+from worker.trainer.checkpoint import Progress
+from worker.trainer.data import Data
+from worker.trainer.patience import Patience
+from worker.trainer.reporting import Reporter
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that belongs to one attempt."""
+
+    order: Order
+    spec: JobSpec
+    device: torch.device
+    data: Data
+    progress: Progress
+    store: ArtifactStore
+    patience: Patience
+    reporter: Reporter
