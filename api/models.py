@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from core.errors import NotFound
-from core.queries import models
+from core.queries import aliases, models
 from core.queries.models import DEFAULT_ALIAS
 
 
@@ -40,6 +40,6 @@ def resolve(connection: Connection, tenant_id: str, name: str, version: int | No
 
 def aliases_by_model(connection: Connection, model_ids: list[str]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {model_id: {} for model_id in model_ids}
-    for row in connection.execute(models.all_aliases(model_ids)):
+    for row in connection.execute(aliases.all_of(model_ids)):
         found[row.model_id][row.name] = row.version
     return found

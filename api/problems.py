@@ -19,6 +19,15 @@ CODES_OF_STATUS = {
 }
 
 
+PLAIN_STATUS = {422: 400, 507: 503}
+"""The Open Inference Protocol knows a bad request as 400 only, and a model that can not be read as not ready."""
+
+
+def speaks_plainly(path: str) -> bool:
+    """Whether errors of this path have the form of the Open Inference Protocol, and not RFC 9457's."""
+    return path == "/v2" or path.startswith(("/v2/", "/invocations", "/ping")) or path.endswith(":predict")
+
+
 def problem(
     request: Request,
     status: int,
@@ -28,7 +37,10 @@ def problem(
     retryable: bool = False,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """A problem document as a response."""
+    """A problem document as a response; `{"error"}` where a protocol of others says so."""
+    if speaks_plainly(request.url.path):
+        plain = {"error": _storable(detail), "code": code, "request_id": request.scope["state"]["request_id"]}
+        return Response(orjson.dumps(plain), PLAIN_STATUS.get(status, status), headers, "application/json")
     content: dict[str, Any] = {
         "type": f"urn:evenkeel:problem:{code}",
         "title": HTTPStatus(status).phrase,
@@ -60,6 +72,10 @@ def unexpected(request: Request) -> Response:
 
 async def _render_ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, EvenkeelError)  # registered for nothing else
+    return our_problem(request, error)
+
+
+def our_problem(request: Request, error: EvenkeelError) -> Response:
     headers = {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"

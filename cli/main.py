@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "The service": (demo.demo, server.up, server.api, server.worker, server.migrate),
+    "The service": (demo.demo, server.up, server.api, server.serve, server.worker, server.migrate),
     "Jobs": (
         jobs.submit,
         jobs.watch,

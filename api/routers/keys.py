@@ -61,4 +61,5 @@ def revoke_key(caller: KeyWriter, key_id: KeyId, resources: Held) -> Key:
     if row is None:
         raise NotFound(f"there is no key {key_id}")
     resources.keys.forget(key_id)
+    resources.grants.withdraw()
     return Key(**key_fields(row))

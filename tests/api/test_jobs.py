@@ -17,7 +17,7 @@ def test_a_submitted_job_is_queued_with_its_defaults_written_out(client: TestCli
     assert answer.headers["X-Request-Id"].startswith("req_")
     assert (job["object"], job["status"], job["terminal"], job["attempt"]) == ("job", "queued", False, 0)
     assert job["spec"]["training"]["batch_size"] == 60
-    assert job["spec"]["publish"] == {"model": "digits-mlp", "alias": "latest"}
+    assert job["spec"]["publish"] == {"model": "digits-mlp", "alias": "latest", "serving": None}
     assert job["progress"] == {"step": 0, "steps": 100, "fraction": 0.0, "eta_seconds": None}
     assert client.get(f"/v1/jobs/{job['id']}", headers=tenant.headers).json() == job
 
