@@ -13,8 +13,8 @@ from core.spec import layers as words
 from core.spec.job import JobSpec
 from core.spec.layers import Layer
 from core.spec.network import ConvNetSpec, SequentialSpec
-from core.spec.normalization import AffineOptions, LayerNormalization
-from core.spec.sequential import NormalizationPlace
+from core.spec.normalization import AffineOptions, BatchOptions, LayerNormalization
+from core.spec.sequential import NormalizationPlace, WrittenLSTM
 
 Placing = tuple[Placed, ...]
 
@@ -278,7 +278,7 @@ def option_pointer(spec: JobSpec, layer: Layer, field: str) -> str:
     """Where the body gives, or could give, an option of this layer."""
     if isinstance(spec.network, SequentialSpec):
         pointer, written = places(spec.network.layers)[layer.name]
-        if isinstance(written, words.LSTM):
+        if isinstance(written, WrittenLSTM) and isinstance(written.batch_norm, BatchOptions):
             return f"{pointer}/batch_norm/{field}"
         if not isinstance(written, NormalizationPlace) and getattr(written, "options", None) is not None:
             return f"{pointer}/options/{field}"

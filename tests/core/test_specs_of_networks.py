@@ -120,6 +120,16 @@ def test_a_written_list_with_its_names_written_out_is_the_same_list() -> None:
             "/network/layers/0/branches/1/0/probability",
             "less than 1",
         ),
+        (
+            [{"layer": "lstm", "units": 3, "batch_norm": "yes"}],
+            "/network/layers/0/batch_norm",
+            "must be true, false, or an object with placement",
+        ),
+        (
+            [{"layer": "lstm", "units": 3, "batch_norm": {"mometum": 1}}],
+            "/network/layers/0/batch_norm/mometum",
+            "did you mean momentum?",
+        ),
         ([LINEAR] * 300, "/network/layers", "at most 256"),
         (
             [{"layer": "max_pool2d", "kernel_size": 10**9, "padding": 5 * 10**8, "stride": 1}],

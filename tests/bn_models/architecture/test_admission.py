@@ -195,6 +195,15 @@ REFUSALS = {
         "/network/layers/1/batch_norm/placement",
         "to before_activation",
     ),
+    "another kind for a written LSTM": (
+        job(
+            family="sequential",
+            network={"layers": [{"layer": "image_rows"}, {"layer": "lstm", "units": 4, "batch_norm": True}, OUTPUT]},
+            batch_norm={"layers": {"lstm1": {"kind": "layer"}}},
+        ),
+        "/batch_norm/layers/lstm1/kind",
+        "takes batch norm only",
+    ),
     "a last gamma of an LSTM, which scales gates and no sum": (
         written(
             {"layer": "image_rows"},
@@ -399,6 +408,10 @@ def test_the_plan_says_how_virtual_batches_divide_a_batch(size, groups):
             "dropout1 comes before",
         ),
         (job(batch_norm={"kind": "whitening", "group_size": 64}), "hidden1.whitening whitens 64 channels"),
+        (
+            written({"layer": "image_rows"}, {"layer": "lstm", "units": 4, "batch_norm": True}, OUTPUT),
+            "gammas of lstm1 start at 1",
+        ),
         (job(batch_norm={"momentum": None}, training={"steps": 60}), "averages all of only 60 steps"),
         (job(batch_norm={"layers": {"hidden1": {"momentum": 0.001}}}), "momentum 0.001 leave"),
         (written({"layer": "flatten"}, OUTPUT), "no layer of the list takes it"),
