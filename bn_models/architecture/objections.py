@@ -61,11 +61,11 @@ def _of_the_data(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
     samples = spec.population.samples
     if not statistical(placed) or samples is None or spec.population.estimator == "running_average":
         return
-    least = max(2, batch_size)
+    least = 2 if spec.population.estimator == "pooled_sequential" else max(2, batch_size)  # it knows no batches
     if samples < least:
         message = (
-            f"is {samples}, and population statistics need at least {least} samples "
-            f"(two, and one batch of {batch_size}): set at least {least}, or null for all"
+            f"is {samples}, and population statistics need at least {least} samples"
+            f"{f' (one batch of {batch_size})' if least > 2 else ''}: set at least {least}, or null for all"
         )
         yield FieldProblem("/population/samples", "too_few_samples", message)
 

@@ -352,6 +352,12 @@ def test_zero_last_gamma_needs_a_gamma_at_the_end_of_bodies_only():
     assert admit(spec, **LIMITS).warnings == ()
 
 
+def test_an_estimator_without_batches_needs_no_whole_batch_of_samples():
+    spec = job(population={"estimator": "pooled_sequential", "samples": 2})
+
+    assert admit(spec, **LIMITS).warnings == ()
+
+
 def test_running_average_needs_no_samples():
     spec = job(population={"estimator": "running_average", "samples": 2})
 
