@@ -9,9 +9,10 @@ from api.auth import ModelReader, ModelWriter
 from api.bodies import read_json, validated
 from api.documentation import json_body
 from api.identified import AliasName, ModelName
-from api.models import aliases_by_model, find_model, find_version, resolve
+from api.models import aliases_by_model, find_model, find_version, no_alias, resolve
 from api.pagination import Page, Paged, PageQuery, bad_query, unknown_cursor
 from api.population import page_of_layers
+from api.query import KNOWN_QUERY
 from api.resources import Held
 from api.schemas.models import (
     LARGEST_VERSION,
@@ -28,7 +29,7 @@ from api.schemas.models import (
 from core.errors import NotFound
 from core.queries import models
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[KNOWN_QUERY])
 VersionNumber = Annotated[int, Path(ge=1, le=LARGEST_VERSION)]
 WantedVersion = Annotated[int | None, Query(ge=1, le=LARGEST_VERSION, description="Default: the alias")]
 WantedAlias = Annotated[str | None, Query(max_length=63, description="Default: latest, or else the newest version")]
@@ -95,8 +96,8 @@ def get_alias(caller: ModelReader, name: ModelName, alias: AliasName, resources:
     with resources.database.read() as connection:
         model = find_model(connection, caller.tenant_id, name)
         row = connection.execute(models.alias(model.id, alias)).one_or_none()
-    if row is None:
-        raise NotFound(f"model {name} has no alias {alias}")
+        if row is None:
+            raise no_alias(connection, model, alias)
     return alias_of(name, row)
 
 
@@ -121,7 +122,7 @@ def delete_alias(caller: ModelWriter, name: ModelName, alias: AliasName, resourc
     with resources.database.write() as connection:
         model = find_model(connection, caller.tenant_id, name)
         if connection.execute(models.delete_alias(model.id, alias)).rowcount == 0:
-            raise NotFound(f"model {name} has no alias {alias}")
+            raise no_alias(connection, model, alias)
     return Removed(model=name, name=alias)
 
 
@@ -133,7 +134,7 @@ def get_population(
     version: WantedVersion = None,
     alias: WantedAlias = None,
     channels: Annotated[bool, Query(description="With the values of every channel, for a page of layers")] = False,
-    layer: Annotated[str | None, Query(max_length=200, description="Channels of this layer only")] = None,
+    layer: Annotated[str | None, Query(max_length=200, description="The channels of this layer only")] = None,
     after: Annotated[str | None, Query(max_length=200, description="Channels of the layers behind this one")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Layers a page")] = 20,
 ) -> Population:
@@ -145,7 +146,7 @@ def get_population(
     told = Population(
         model=name, version=found.version, statistics_sha256=found.statistics_sha256, population=population
     )
-    if not channels:
+    if not (channels or layer or after):
         return told
     if population is None:
         return told.model_copy(update={"layers": []})
@@ -170,7 +171,8 @@ def download(
         found = resolve(connection, caller.tenant_id, name, version, alias)
     artifact = found.artifacts.get(format)
     if artifact is None:
-        raise NotFound(f"version {found.version} of model {name} has no {format} file")
+        known = ", ".join(sorted(found.artifacts))
+        raise NotFound(f"version {found.version} of model {name} has no {format} file: it has {known}")
     content = resources.artifacts.get(artifact["name"], artifact["sha256"])
     headers = {
         "ETag": f'"{artifact["sha256"]}"',
