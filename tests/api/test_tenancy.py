@@ -10,7 +10,6 @@ from tests.api.application import TestClient
 from tests.api.bench import Tenant, classifier, publish
 from tests.api.test_problems import filled, is_problem, operations
 
-
 WITHOUT_A_BODY = ("/cancel", "/pause", "/resume", "/retry", "/verify")
 
 
