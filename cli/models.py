@@ -25,13 +25,15 @@ def models(
                 show_json([version.raw for version in versions])
                 return
             show_table(
-                ("version", "aliases", "job", "weights", "created"),
+                ("version", "aliases", "job", "weights", "statistics", "recalibrated from", "created"),
                 (
                     (
                         str(version.version),
                         ", ".join(version.aliases) or "-",
                         version.job_id,
                         version.weights_sha256[:12],
+                        (version.statistics_sha256 or "-")[:12],
+                        str((version.recalibrated_from or {}).get("version", "-")),
                         age(version.created_at),
                     )
                     for version in versions
@@ -57,7 +59,7 @@ def models(
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="The model's name.")],
+    model: Annotated[str, typer.Argument(help="The model's name.", metavar="MODEL")],
     rows: Annotated[str, typer.Option(help='JSON file with rows or {"rows": …}, or - for standard input.')],
     version: Annotated[int | None, typer.Option(help="This version.")] = None,
     alias: Annotated[str | None, typer.Option(help="The version of this alias; `latest` unless given.")] = None,
