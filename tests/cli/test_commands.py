@@ -1,5 +1,6 @@
 """The commands against a real service: API, worker, trainer, database, on a home and a port of its own."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -299,6 +300,27 @@ def test_a_job_without_batch_norm_says_why_it_has_no_layers_to_show(evenkeel):
     job_id = json.loads(evenkeel("submit", *SMALL, "--set", "batch_norm=false", "--json").stdout)["id"]
 
     assert "no layer of this network has statistics" in evenkeel("layers", job_id).stdout
+
+
+def test_the_files_of_a_model_are_saved(evenkeel, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    graph = evenkeel("download", "flowers")
+    card = evenkeel("download", "flowers", "--format", "card", "-o", str(tmp_path / "card.json"))
+
+    assert (graph.exit_code, card.exit_code) == (0, 0)
+    facts = json.loads((tmp_path / "card.json").read_text())
+    digest = hashlib.sha256((tmp_path / "flowers.onnx").read_bytes()).hexdigest()
+    assert facts["artifacts"]["onnx"]["sha256"] == digest
+    assert digest in graph.stdout
+
+
+def test_the_statistics_that_a_model_answers_by_are_shown(evenkeel, trained):
+    table, plain = evenkeel("population", "flowers"), evenkeel("population", "flowers", "--json")
+
+    assert "hidden1.batch_norm" in table.stdout
+    assert f"pooled, {trained.result['population']['samples']} samples" in table.stdout
+    assert json.loads(plain.stdout)["statistics_sha256"] == trained.result["statistics_sha256"]
 
 
 def test_a_model_is_verified(evenkeel, trained):
