@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from core.errors import EvenkeelError, FieldProblem, StorageFailed, Unauthorized, Unavailable
+from core.spec.problems import PLAINER
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN_CHARACTERS = 500
@@ -101,11 +102,19 @@ async def _render_validation(request: Request, error: Exception) -> Response:
     """Query parameters and headers; bodies are validated by our own specs and schemas."""
     assert isinstance(error, RequestValidationError)
     fields = tuple(
-        FieldProblem("/".join(("", *map(str, part["loc"]))), part["type"], f"{part['msg']}, not {_shown(part)}")
+        FieldProblem("/".join(("", *map(str, part["loc"]))), part["type"], f"{_plainly(part)}, not {_shown(part)}")
         for part in error.errors()
     )
     detail = "; ".join(f"{field.pointer}: {field.message}" for field in fields)
     return problem(request, 422, "invalid_request", detail, fields)
+
+
+def _plainly(part: dict[str, Any]) -> str:
+    """In the words that problems of bodies have."""
+    message = str(part["msg"]).partition(", unable to ")[0]
+    for theirs, ours in PLAINER:
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _shown(part: dict[str, Any]) -> str:

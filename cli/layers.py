@@ -1,4 +1,4 @@
-"""The command on a job's normalization layers."""
+"""Commands on normalization layers: of a job as it trains, and of a model as it answers."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -31,10 +31,7 @@ def layers(
             (
                 layer.name,
                 str(layer.channels),
-                _span(layer.gamma),
-                _span(layer.beta),
-                _span(layer.mean),
-                _span(layer.variance),
+                *(_span(summary) for summary in (layer.gamma, layer.beta, layer.mean, layer.variance)),
                 str(layer.dead or "-"),
                 str(layer.exploding or "-"),
                 _updates(layer),
@@ -43,6 +40,33 @@ def layers(
         ),
         title=f"step {reports.step:,}, by the {_statistics(reports.layers[0])}; 5th, 50th, 95th percentiles",
     )
+
+
+def population(
+    model: Annotated[str, typer.Argument(help="The model's name.", metavar="MODEL")],
+    version: Annotated[int | None, typer.Option(help="This version.")] = None,
+    alias: Annotated[str | None, typer.Option(help="The version of this alias; `latest` unless given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the population statistics that a model answers by."""
+    with Client() as client:
+        answer = client.population(model, version, alias=alias)
+    measured = answer["population"]
+    if as_json:
+        show_json(answer)
+    elif measured is None:
+        print(f"{model} version {answer['version']} has no layer with statistics: it is not batch-normalized")
+    else:
+        layers = sorted(measured["layers"].items(), key=lambda named: int(named[1].get("position", 0)))
+        show_table(
+            ("layer", "channels", "values a channel", "mean", "variance"),
+            (
+                (name, str(part["channels"]), f"{part['n']:,}", _span(part["mean"]), _span(part["variance"]))
+                for name, part in layers
+            ),
+            title=f"{model} version {answer['version']}: {measured['estimator']}, {measured['samples']:,} samples "
+            f"in batches of {measured['batch_size']:,}; 5th, 50th, 95th percentiles",
+        )
 
 
 def _statistics(layer: Layer) -> str:

@@ -48,6 +48,11 @@ class FieldProblem:
     message: str
 
 
+def told(problems: tuple[FieldProblem, ...]) -> str:
+    """All in one line; what is wrong with the body as a whole has no pointer."""
+    return "; ".join(f"{problem.pointer}: {problem.message}".removeprefix(": ") for problem in problems)
+
+
 class EvenkeelError(Exception):
     status = 500
     code = "internal"
@@ -66,8 +71,7 @@ class SpecInvalid(EvenkeelError):
     status, code = 422, "invalid_spec"
 
     def __init__(self, problems: tuple[FieldProblem, ...]) -> None:
-        fields = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in problems)
-        super().__init__(f"the spec can not be run: {fields}", problems)
+        super().__init__(f"the spec can not be run: {told(problems)}", problems)
 
 
 class InputInvalid(EvenkeelError):

@@ -31,6 +31,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 ENDS = ("/predict", "/infer")
 PREDICT_ROUTE = "/v1/models/{name}/predict"
 INFER_ROUTE = "/v2/models/{name}/infer"
+PARAMETERS = frozenset(("version", "alias"))
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -101,7 +102,10 @@ def _wanted(path: str, query: bytes) -> Wanted:
         raise NotFound(f"there is no model {name}")
     if match["two"]:
         return wanted_version("", name, match["version"])
-    given = dict(parse_qsl(query.decode("latin-1")))
+    given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    for unknown in sorted(given.keys() - PARAMETERS):
+        message = f"{unknown[:40]!r} is no parameter of this route: leave it out; known here are version, alias"
+        raise InputInvalid(message, (FieldProblem(f"/query/{unknown[:40]}", "unknown_parameter", message),))
     number, alias = given.get("version"), given.get("alias")
     if number is not None and not (number.isascii() and number.isdigit() and 0 < int(number[:12]) <= LARGEST_VERSION):
         message = f"{number[:40]!r} is no version number"

@@ -10,14 +10,15 @@ from api.bodies import read_json, validated
 from api.documentation import json_body
 from api.identified import AliasName, ModelName
 from api.inference.resolution import Wanted
-from api.models import find_model, find_version
+from api.models import find_model, find_version, no_alias
 from api.pagination import Page
+from api.query import KNOWN_QUERY
 from api.resources import Held, Resources
 from api.schemas.models import Alias, AliasMove, AliasRequest, Removed, Shadowing, alias_of, move_of
 from core.errors import Conflict, NotFound
 from core.queries import aliases, models
 
-router = APIRouter(prefix="/v1/models/{name}/aliases", tags=["models"])
+router = APIRouter(prefix="/v1/models/{name}/aliases", tags=["models"], dependencies=[KNOWN_QUERY])
 HISTORY = 200
 EXAMPLES = json_body(
     AliasRequest,
@@ -135,7 +136,7 @@ def get_shadow(caller: ModelReader, name: ModelName, alias: AliasName, resources
 def _held(connection: Connection, model: Any, alias: str) -> Any:
     row = connection.execute(aliases.one(model.id, alias)).one_or_none()
     if row is None:
-        raise NotFound(f"model {model.name} has no alias {alias}")
+        raise no_alias(connection, model, alias)
     return row
 
 

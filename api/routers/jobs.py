@@ -8,12 +8,13 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api import transitions
 from api.auth import JobReader, JobWriter
-from api.bodies import parse, read_json, validated
+from api.bodies import NO_BODY, parse, read_json, validated
 from api.documentation import JOB_EXAMPLE, SMALL_JOB_EXAMPLE, json_body
 from api.estimate import HISTORY, estimate
 from api.identified import IdempotencyKey, JobId
 from api.jobs import JobFilters, created, find_job, job_filters, latest_metrics, list_jobs
 from api.pagination import Page, Paged
+from api.query import KNOWN_QUERY
 from api.recalibration import admitted_again
 from api.resources import Held
 from api.schemas.jobs import CancelOptions, Checkpoint, Job, Validation, checkpoint_of, job_of
@@ -24,7 +25,7 @@ from core.bell import ring
 from core.queries import checkpoints, jobs
 from core.spec import JobSpec
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[KNOWN_QUERY])
 Body = Annotated[Any, Depends(read_json)]
 EXAMPLES = json_body(JobSpec, {"smallest": SMALL_JOB_EXAMPLE, "mnist": JOB_EXAMPLE})
 
@@ -86,13 +87,13 @@ async def cancel_job(caller: JobWriter, job_id: JobId, request: Request, resourc
     return _changed(response, *await run_sync(cancel))
 
 
-@router.post("/jobs/{job_id}/pause", status_code=202)
+@router.post("/jobs/{job_id}/pause", status_code=202, dependencies=[NO_BODY])
 def pause_job(caller: JobWriter, job_id: JobId, resources: Held, response: Response) -> Job:
     """Lets a running job write a checkpoint and give up its slot."""
     return _changed(response, *transitions.pause(resources.database, caller.tenant_id, job_id))
 
 
-@router.post("/jobs/{job_id}/resume", status_code=202)
+@router.post("/jobs/{job_id}/resume", status_code=202, dependencies=[NO_BODY])
 def resume_job(caller: JobWriter, job_id: JobId, resources: Held, response: Response) -> Job:
     """Puts a paused job back into the queue; it goes on from its checkpoint."""
     row, changed = transitions.resume(resources.database, caller.tenant_id, job_id)
@@ -100,7 +101,7 @@ def resume_job(caller: JobWriter, job_id: JobId, resources: Held, response: Resp
     return _changed(response, row, changed)
 
 
-@router.post("/jobs/{job_id}/retry", status_code=201)
+@router.post("/jobs/{job_id}/retry", status_code=201, dependencies=[NO_BODY])
 def retry_job(
     caller: JobWriter, job_id: JobId, resources: Held, response: Response, idempotency_key: IdempotencyKey = None
 ) -> Job:

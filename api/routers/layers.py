@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from api.auth import JobReader
 from api.identified import JobId
 from api.jobs import find_job
+from api.query import KNOWN_QUERY
 from api.resources import Held
 from api.schemas.layers import LayerReports, reports_of
 from bn_models.architecture import flat, layers_of, place
@@ -16,7 +17,7 @@ from core.spec import JobSpec
 from core.spec.layers import LSTM, BatchNorm, Whitening
 from core.states import TERMINAL
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[KNOWN_QUERY])
 LARGEST_STEP = 2**63 - 1
 
 

@@ -11,6 +11,7 @@ from api.inference.resolution import Wanted
 from api.models import aliases_by_model, find_model, find_version, resolve
 from api.pagination import Page, Paged, PageQuery, bad_query, unknown_cursor
 from api.population import page_of_layers
+from api.query import KNOWN_QUERY
 from api.resources import Held
 from api.schemas.models import (
     LARGEST_VERSION,
@@ -24,7 +25,7 @@ from api.schemas.models import (
 from core.errors import Conflict, NotFound
 from core.queries import models
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[KNOWN_QUERY])
 VersionNumber = Annotated[int, Path(ge=1, le=LARGEST_VERSION)]
 WantedVersion = Annotated[int | None, Query(ge=1, le=LARGEST_VERSION, description="Default: the alias")]
 WantedAlias = Annotated[str | None, Query(max_length=63, description="Default: latest, or else the newest version")]
@@ -86,7 +87,7 @@ def get_population(
     version: WantedVersion = None,
     alias: WantedAlias = None,
     channels: Annotated[bool, Query(description="With the values of every channel, for a page of layers")] = False,
-    layer: Annotated[str | None, Query(max_length=200, description="Channels of this layer only")] = None,
+    layer: Annotated[str | None, Query(max_length=200, description="The channels of this layer only")] = None,
     after: Annotated[str | None, Query(max_length=200, description="Channels of the layers behind this one")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Layers a page")] = 20,
 ) -> Population:
@@ -98,7 +99,7 @@ def get_population(
     told = Population(
         model=name, version=found.version, statistics_sha256=found.statistics_sha256, population=population
     )
-    if not channels:
+    if not (channels or layer or after):
         return told
     if population is None:
         return told.model_copy(update={"layers": []})
@@ -137,7 +138,8 @@ def download(
         found = resolve(connection, caller.tenant_id, name, version, alias)
     artifact = found.artifacts.get(format)
     if artifact is None:
-        raise NotFound(f"version {found.version} of model {name} has no {format} file")
+        known = ", ".join(sorted(found.artifacts))
+        raise NotFound(f"version {found.version} of model {name} has no {format} file: it has {known}")
     content = resources.artifacts.get(artifact["name"], artifact["sha256"])
     headers = {
         "ETag": f'"{artifact["sha256"]}"',

@@ -100,7 +100,7 @@ def test_the_estimate_is_measured_once_a_job_has_succeeded(
     client: TestClient, tenant: Tenant, database: Database
 ) -> None:
     tenant.job(flops_per_step=20_000_000)
-    Worker(database).end(result={"steps_per_second": 50.0})
+    Worker(database).end(result={"steps_per_second": 50.0, "training_seconds": 2.0})
 
     answer = client.post("/v1/jobs:validate", json=SPEC, headers=tenant.headers).json()
 

@@ -44,14 +44,19 @@ def differ(one: Scores, other: Scores, thresholds: Thresholds, rows: int) -> boo
 
 
 def explain(run: Run, statistics: PopulationStatistics, gap: GapReport, pairs: Pairs) -> list[Cause]:
-    """What explains that the scores of these pairs differ, likeliest first; at least one cause."""
+    """What explains that the scores of these pairs differ, likeliest first; at least one cause.
+
+    The population is what the other two are held against: where batch statistics score as it does, there is nothing
+    to say of batches, however far the running average is from both.
+    """
     served_running = statistics.estimator == "running_average"
+    halfway = set(pairs) == {("batch", "running_average")}
     found: list[Cause] = []
-    if ("running_average", "population") in pairs or served_running:
+    if ("running_average", "population") in pairs or served_running or halfway:
         found += _of_the_running_average(run, statistics)
-    if "batch" in gap and any("batch" in pair for pair in pairs) and not (served_running and found):
+    if ("batch", "population") in pairs and not (served_running and found):
         found += _of_the_batch(run, statistics, gap)
-    return found
+    return found or list(_of_the_batch(run, statistics, gap))
 
 
 def _of_the_running_average(run: Run, statistics: PopulationStatistics) -> Iterator[Cause]:
@@ -91,7 +96,17 @@ def _of_the_running_average(run: Run, statistics: PopulationStatistics) -> Itera
         )
 
 
-def _of_the_batch(run: Run, statistics: PopulationStatistics, gap: GapReport) -> Iterator[Cause]:
+def _of_the_batch(run: Run, statistics: PopulationStatistics, gap: GapReport) -> list[Cause]:
+    shift = (
+        "the test rows are not distributed as the training rows are, or the network fits its training rows too closely",
+        "compare where both come from; more or augmented training data, or weight decay; recalibrate the model on data "
+        "like that which it will meet",
+    )
+    recognized = list(_recognized_in_the_batch(run, statistics, gap)) if "batch" in gap else []
+    return recognized or [shift]
+
+
+def _recognized_in_the_batch(run: Run, statistics: PopulationStatistics, gap: GapReport) -> Iterator[Cause]:
     training, network, data = run.spec.training, run.progress.network, run.data
     sizes = [layer.ghost_rows or training.batch_size for layer in normalizations(network).values()]
     size = min(training.batch_size, *sizes)
@@ -119,11 +134,6 @@ def _of_the_batch(run: Run, statistics: PopulationStatistics, gap: GapReport) ->
             f"the population statistics are of {statistics.samples} of {rows} training samples",
             "set population.samples higher, or to null for all",
         )
-    yield (
-        "the test rows are not distributed as the training rows are, or the network fits its training rows too closely",
-        "compare where both come from; more or augmented training data, or weight decay; recalibrate the model on data "
-        "like that which it will meet",
-    )
 
 
 def _most_different(one: Scores, other: Scores, thresholds: Thresholds) -> str:

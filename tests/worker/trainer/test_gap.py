@@ -41,6 +41,15 @@ def test_too_few_updates_for_the_momentum_are_named_with_what_is_left_of_the_sta
     assert "raise batch_norm.momentum" in line.text and f"{gap['population']['accuracy']:.4g}" in line.text
 
 
+def test_where_only_the_running_average_is_far_nothing_is_said_of_batches_or_of_the_data(tmp_path: Path):
+    network = {"family": "mlp", "hidden": [64], "activation": "relu"}
+
+    gap = gap_of(run(tmp_path, network=network, training={"steps": 4, "batch_size": 512}))
+
+    assert "running_average and population" in gap["differing"] and "batch and population" not in gap["differing"]
+    assert [cause.partition(":")[0] for cause in gap["causes"]] == ["too few updates for the momentum"]
+
+
 def test_a_cumulative_average_over_moving_weights_is_named(tmp_path: Path):
     cause = gap_of(run(tmp_path, batch_norm={"momentum": None}, optimizer={"kind": "sgd", "learning_rate": 0.5}))[
         "cause"
@@ -78,6 +87,7 @@ def test_a_small_batch_is_proved_by_wider_ones_and_harms_nobody_who_is_served_by
     gap = gap_of(sink)
     assert gap["cause"].startswith("small batch: moments of 8 samples are noisy")
     assert gap["batch"]["loss"] > gap["population"]["loss"]
+    assert not any("not distributed" in cause for cause in gap["causes"])
     (line,) = told(sink)
     assert line.level == "info" and "nothing is to be done" in line.text
 
