@@ -1,5 +1,6 @@
 """Jobs: submit, validate, list, look at, cancel, pause, resume, retry."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -19,10 +20,11 @@ from api.recalibration import admitted_again
 from api.resources import Held
 from api.schemas.jobs import CancelOptions, Checkpoint, Job, Validation, checkpoint_of, job_of
 from api.schemas.network import LayerInPlace, in_place
+from api.schemas.nodes import Node, node_of
 from api.submission import Submission, admitted, submit
 from bn_models.architecture import layers_of, place
 from core.bell import ring
-from core.queries import checkpoints, jobs
+from core.queries import checkpoints, jobs, nodes
 from core.spec import JobSpec
 
 router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[KNOWN_QUERY])
@@ -47,6 +49,7 @@ def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
     spec, plan = admitted(body, resources.settings)
     with resources.database.read() as connection:
         history = connection.execute(jobs.recent_step_rates(HISTORY)).all()
+        workers = [node_of(row) for row in connection.execute(nodes.everyone())]
     return Validation(
         spec=spec.model_dump(mode="json"),
         spec_sha256=spec.digest(),
@@ -56,7 +59,7 @@ def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
         batches=plan.batches,
         layers=[in_place(item) for item in plan.placed],
         estimate=estimate(spec, plan.flops_per_step, history),
-        warnings=list(plan.warnings),
+        warnings=[*plan.warnings, *_waits(spec, workers)],
     )
 
 
@@ -136,6 +139,12 @@ def get_network(caller: JobReader, job_id: JobId, resources: Held) -> Page[Layer
     layers = layers_of(spec.network, spec.batch_norm, facts.input_shape, outputs)
     data = [in_place(item) for item in place(layers, facts.input_shape)]
     return Page[LayerInPlace].of(data, [item.name for item in data])
+
+
+def _waits(spec: JobSpec, workers: list[Node]) -> Iterator[str]:
+    device = spec.resources.device
+    if device.startswith("cuda") and not any(worker.alive and worker.gpus for worker in workers):
+        yield f"resources.device is {device}, and no worker that is there has a GPU: the job waits until one comes"
 
 
 def _changed(response: Response, row: Any, changed: bool) -> Job:
