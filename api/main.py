@@ -50,16 +50,16 @@ class Application(FastAPI):
 
     def __init__(self, hot: HotPath, **given: Any) -> None:
         super().__init__(**given)
-        self._hot = hot
+        self.hot = hot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._hot.answers(scope["path"]):
-            await self._hot(scope, receive, send)
+        if scope["type"] == "http" and self.hot.answers(scope["path"]):
+            await self.hot(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Application:
     """The application. Nothing is opened before it starts."""
     meters = Meters()
 
