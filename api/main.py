@@ -14,6 +14,7 @@ from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
 from api.routers import (
     architectures,
+    datasets,
     docs,
     events,
     health,
@@ -68,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         events,
         metrics,
         layers,
+        datasets,
         models,
         recalibration,
         verification,
