@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
+from api.inference.categories import Fields
 from api.inference.rows import Array
 from bn_models.receipt import open_session
 from core.artifacts import ArtifactStore
@@ -38,6 +39,7 @@ class ServedModel:
     output: str
     shape: tuple[int, ...]
     columns: tuple[str, ...]
+    fields: Fields  # of a table with columns of text
     labels: tuple[str, ...] | None  # None: a regression
     rows_a_run: int
     """Publishing proved that a row has the same bits alone and in company up to this many, fewer where inputs are
@@ -125,6 +127,7 @@ def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
         output="probabilities" if classification else "value",
         shape=tuple(card["input"]["shape"]),
         columns=tuple(card["input"].get("columns") or ()),
+        fields=tuple(card["input"].get("fields") or ()),
         labels=tuple(map(str, card["labels"])) if classification else None,
         rows_a_run=1 if receipt.get("batch_invariant") is False else receipt.get("largest_batch", ROWS_A_RUN),
         bytes=len(content),

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from api.auth import Predictor
 from api.documentation import answers, json_body
 from api.identified import ModelName
+from api.inference.categories import by_column
 from api.inference.engine import ServedModel
 from api.inference.rows import array_of, parse_rows
 from api.models import resolve
@@ -53,7 +54,8 @@ def _answer(
     began = time.perf_counter()
     model, number, digest = _served(resources, tenant_id, name, version, alias)
     rows = parse_rows(content, resources.settings.maximum_predict_rows)
-    predictions = model.predict(array_of(rows, model.shape, model.columns))
+    inputs = by_column(rows, model.fields, model.columns)
+    predictions = model.predict(array_of(inputs, model.shape, model.columns))
     resources.meters.predicted_rows.labels(name).inc(len(predictions))
     resources.meters.predict_latency.observe(time.perf_counter() - began)
     return orjson.dumps({"predictions": predictions, "model": name, "version": number, "statistics_sha256": digest})

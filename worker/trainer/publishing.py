@@ -126,6 +126,7 @@ def _input_schema(run: Run) -> dict[str, Any]:
         units = f"as uploaded, not scaled: {steps} steps in time, each with {features} features"
     else:
         units = "as in the file of the source, not standardized"
+        units += ", and 0 or 1 for each category of a column of text" if run.data.fields else ""
     return {
         "kind": facts.kind,
         "shape": list(facts.input_shape),
