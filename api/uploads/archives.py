@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def _header(content: IO[bytes], name: str) -> tuple[tuple[int, ...], "np.dtype[A
         refuse(f"/body/{name}", "version", f"{name} is in version {version} of the format: write it with numpy.savez")
     try:
         shape, _, dtype = np.lib.format.read_array_header_1_0(content, LONGEST_HEADER)
-    except (TypeError, SyntaxError, RecursionError, MemoryError, KeyError) as error:
+    except (TypeError, SyntaxError, TokenError, RecursionError, MemoryError, KeyError) as error:
         raise ValueError(str(error)) from None
     if min(shape, default=1) < 0:
         raise ValueError(f"its shape is {shape}")

@@ -128,7 +128,7 @@ def contents_of(file: Path, reading: Reading) -> Contents:
 
 
 def _read(text: Any, reading: Reading) -> tuple[list[Column], Column]:
-    reader = csv.reader(text, strict=True)
+    reader = csv.reader(text, strict=True, skipinitialspace=True)
     try:
         columns, target = _columns(_header(reader), reading)
         for place, cells in _parts(reader, len(columns)):
