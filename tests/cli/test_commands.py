@@ -314,7 +314,7 @@ def test_a_recalibration_without_data_is_refused(evenkeel):
 
 
 def test_data_of_ones_own_is_uploaded_shown_trained_on_and_deleted(evenkeel, tmp_path):
-    rows = "".join(f"{row},{('red', 'blue')[row % 2]},{('no', 'yes')[row % 2]}\n" for row in range(60))
+    rows = "".join(f"{row},{('red', 'blue')[row % 2]},{('no', 'yes')[row % 2]}\n" for row in range(100))
     file = tmp_path / "shop.csv"
     file.write_text(f"price,colour,bought\n{rows}")
     mine = ["dataset.source=uploaded", "dataset.name=shop", "network.family=mlp", "network.hidden=[8]"]
@@ -324,7 +324,7 @@ def test_data_of_ones_own_is_uploaded_shown_trained_on_and_deleted(evenkeel, tmp
     job = json.loads(evenkeel("submit", *options, "--json").stdout)
     listed, shown = evenkeel("data", "list"), evenkeel("data", "show", "shop")
 
-    assert uploaded.stdout == "shop version 1: 60 rows, table of 3, 2 classes (no, yes)\n"
+    assert uploaded.stdout == "shop version 1: 100 rows, table of 3, 2 classes (no, yes)\n"
     assert "shop" in listed.stdout and "table of 3" in listed.stdout
     assert "price, colour=blue, colour=red" in shown.stdout
     assert (job["name"], job["spec"]["dataset"]["version"]) == ("shop-mlp", 1)
