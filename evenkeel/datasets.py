@@ -114,7 +114,7 @@ class Datasets:
             "task": task,
             "kind": kind,
             "target": target,
-            "categories": ",".join(categories) if categories else None,
+            "categories": list(categories) if categories else None,
         }
         media, opened = _content(data)
         answer = self._transport.send(

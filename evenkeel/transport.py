@@ -88,11 +88,10 @@ class Transport:
         repeatable: bool = True,
         timeout_seconds: float | None = None,
     ) -> httpx.Response:
-        """A successful answer. `content` is opened for each try, in place of a JSON `body`. What is `repeatable`
-        is sent again while the service is away; anything else only when it certainly never arrived.
+        """A successful answer. `content` is opened for each try, in place of a JSON `body`. What is `repeatable` is
+        sent again while the service is away, anything else only when it certainly never arrived.
 
-        Raises EvenkeelClientError.
-        """
+        Raises EvenkeelClientError."""
         backoff = Backoff(self._patience_seconds)
         while True:
             try:

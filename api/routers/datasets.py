@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as PathParameter
 
 from api.auth import JobReader, JobWriter
 from api.datasets import delete, find_dataset, find_version, store
@@ -29,6 +30,7 @@ BODY = {
         "content": {"application/octet-stream": BINARY, "text/csv": {"schema": {"type": "string"}}},
     }
 }
+VersionNumber = Annotated[int, PathParameter(ge=1, le=LARGEST_VERSION)]
 NewName = Annotated[str, Query(description="Lower-case letters, digits, '.', '_' and '-'; at most 63 characters")]
 WantedVersion = Annotated[int | None, Query(ge=1, le=LARGEST_VERSION, description="Default: all")]
 
@@ -43,12 +45,12 @@ async def upload_dataset(
     task: Annotated[Task | None, Query(description="Default: regression for targets with fractions")] = None,
     kind: Annotated[Kind | None, Query(description="Of x with three axes: sequence unless image is said")] = None,
     target: Annotated[str | None, Query(description="Of CSV: the column to predict; default: the last")] = None,
-    categories: Annotated[str | None, Query(description="Of CSV: columns of codes that are no quantities")] = None,
+    categories: Annotated[list[str] | None, Query(description="Of CSV: a column of codes; may be repeated")] = None,
 ) -> Dataset:
     """Makes a data set, or a version of one: 201. What its newest version holds already: 200, and nothing changes."""
     if not NAME.fullmatch(name):
         raise bad_query("name", "name", f"{name[:80]!r} is no name: use lower-case letters, digits, '.', '_', '-'")
-    reading = Reading(task, kind, target, _listed(categories))
+    reading = Reading(task, kind, target, tuple(categories or ()))
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     folder = resources.settings.home.absolute() / "uploads"
     async with received(_bounded(request, resources.settings.maximum_dataset_bytes), folder) as upload:
@@ -92,7 +94,7 @@ def get_versions(caller: JobReader, name: DatasetName, resources: Held) -> Page[
 
 
 @router.get("/{name}/versions/{version}")
-def get_version(caller: JobReader, name: DatasetName, version: int, resources: Held) -> DatasetVersion:
+def get_version(caller: JobReader, name: DatasetName, version: VersionNumber, resources: Held) -> DatasetVersion:
     with resources.database.read() as connection:
         return version_of(find_version(connection, caller.tenant_id, name, version))
 
@@ -115,10 +117,6 @@ async def _bounded(request: Request, maximum_bytes: int) -> AsyncIterator[bytes]
                 f"the data set is larger than {maximum_bytes} bytes: send less, or raise EVENKEEL_MAXIMUM_DATASET_BYTES"
             )
         yield part
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 def _dataset(resources: Resources, tenant_id: str, name: str) -> Dataset:

@@ -20,8 +20,6 @@ from core.spec.data import Kind
 
 KINDS: dict[int, tuple[Kind, ...]] = {2: ("table",), 3: ("sequence", "image"), 4: ("image",)}
 """By the axes of x; the first is meant when nothing is said."""
-SMALL = (np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.float16, np.float32)
-"""Types whose values float32 holds all of."""
 
 
 def contents_of(arrays: dict[str, Array], reading: Reading) -> Contents:
@@ -74,9 +72,7 @@ def _inputs(arrays: dict[str, Array], name: str, kind: Kind) -> Array:
     refuse_nonfinite(x, f"/body/{name}")
     if kind == "image" and x.ndim == 3:
         x = x[:, np.newaxis]
-    if kind == "image" and x.dtype == np.uint8:
-        return x
-    return x.astype(np.float32 if x.dtype.type in SMALL else np.float64)
+    return x
 
 
 def _column(arrays: dict[str, Array], name: str, rows: int) -> Array:

@@ -172,15 +172,16 @@ def _input_scaling(spec: DatasetSpec, raw: RawData, rows: Tensor | None) -> Inpu
         return InputScaling(np.zeros(1), np.ones(1))
     if spec.scaling == "unit" and raw.facts.kind == "image":
         return InputScaling(np.zeros(1), np.full(1, 1.0 / (raw.facts.pixel_maximum or 1)))
-    inputs = raw.rows.inputs if rows is None else raw.rows.inputs[rows.numpy()]
+    inputs, chosen = raw.rows.inputs, None if rows is None else rows.numpy()
     if spec.scaling == "unit":
-        largest = features.largest(inputs)
+        largest = features.largest(inputs, chosen)
         return InputScaling(np.zeros(1), 1.0 / np.where(largest > 0.0, largest, 1.0))
+    if raw.facts.kind == "image" and inputs.dtype == np.uint8:
+        return standardizing(*features.moments_of_bytes(inputs if chosen is None else inputs[chosen]))
     if raw.facts.kind == "table" and inputs.dtype == np.float64:
-        return standardizing(inputs.mean(axis=0), inputs.std(axis=0))
-    if inputs.dtype == np.uint8:
-        return standardizing(*features.moments_of_bytes(inputs))
-    return standardizing(*features.moments(inputs, by_feature=raw.facts.kind != "image"))
+        table = inputs if chosen is None else inputs[chosen]
+        return standardizing(table.mean(axis=0), table.std(axis=0))
+    return standardizing(*features.moments(inputs, chosen, by_feature=raw.facts.kind != "image"))
 
 
 def _output_scaling(raw: RawData, rows: Tensor | None) -> OutputScaling | None:

@@ -77,17 +77,6 @@ def test_a_test_set_is_counted_and_kept_apart() -> None:
     assert (contents.facts.rows, contents.facts.test_rows) == (8, 2)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "stored"),
-    [(np.float16, np.float32), (np.int16, np.float32), (np.float32, np.float32), (np.int64, np.float64)],
-)
-def test_numbers_are_kept_as_the_smallest_float_that_holds_them(dtype: Any, stored: Any) -> None:
-    contents = contents_of({"x": TABLE.astype(dtype), "y": CLASSES}, Reading())
-
-    assert contents.inputs.dtype == stored
-    assert np.array_equal(contents.inputs, TABLE)
-
-
 def test_images_of_bytes_stay_bytes_and_know_their_largest_pixel() -> None:
     image = np.full((6, 4, 4), 3, np.uint8)
     image[2, 1, 1] = 17

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from safetensors import safe_open
 
 from api.uploads.contents import Contents
@@ -35,6 +37,29 @@ def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
         assert file.get_tensor("targets").tolist() == [0, 1, 2, 3, 4]
         metadata = {name: json.loads(text) for name, text in file.metadata().items()}
     assert metadata == {"labels": ["a", "b"], "columns": ["größe"], "fields": fields}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [
+        (np.bool_, np.uint8),
+        (np.uint8, np.uint8),
+        (np.float16, np.float32),
+        (np.int16, np.float32),
+        (np.float32, np.float32),
+        (">f4", np.float32),
+        (np.int64, np.float64),
+        (np.float64, np.float64),
+    ],
+)
+def test_inputs_are_kept_as_the_smallest_type_that_holds_them(tmp_path: Path, dtype: Any, stored: Any) -> None:
+    table = np.asfortranarray(np.arange(12).reshape(6, 2).astype(dtype))
+
+    write_contents(Contents("regression", "table", table, np.arange(6.0)), tmp_path / "file")
+
+    with safe_open(tmp_path / "file", "np") as file:
+        assert file.get_tensor("inputs").dtype == stored
+        assert np.array_equal(file.get_tensor("inputs"), table)
 
 
 def test_equal_contents_are_equal_bytes_and_lie_on_multiples_of_their_size(tmp_path: Path) -> None:

@@ -159,3 +159,16 @@ def test_moments_by_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch
     assert np.allclose(deviation, exact.std((0, 1)), rtol=1e-12)
     assert (one, spread) == (pytest.approx(exact.mean()), pytest.approx(exact.std()))
     assert np.array_equal(features.largest(SEQUENCES), np.abs(exact).max((0, 1)))
+    rows = np.array([3, 1, 4, 15])
+    assert np.allclose(features.moments(SEQUENCES, rows, by_feature=True)[0], exact[rows].mean((0, 1)), rtol=1e-13)
+    assert np.array_equal(features.largest(SEQUENCES, rows), np.abs(exact[rows]).max((0, 1)))
+
+
+def test_a_table_of_bytes_stays_bytes_and_is_scaled_by_column(tmp_path: Path) -> None:
+    table = DRAW.integers(0, [2, 200], (50, 2), dtype=np.uint8)
+
+    data = prepared(Contents("classification", "table", table, CLASSES, labels=("a", "b")), tmp_path)
+
+    training = data.training.between(0, len(data.training))[0].double()
+    assert data.training.inputs.dtype == torch.uint8
+    assert torch.allclose(training.std(0, correction=0), torch.ones(2, dtype=torch.float64), atol=1e-5)
