@@ -90,7 +90,6 @@ class Transport:
     ) -> httpx.Response:
         """A successful answer. `content` is opened for each try, in place of a JSON `body`. What is `repeatable` is
         sent again while the service is away, anything else only when it certainly never arrived.
-
         Raises EvenkeelClientError."""
         backoff = Backoff(self._patience_seconds)
         while True:
