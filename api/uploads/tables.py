@@ -34,16 +34,15 @@ class Column:
 
     name: str
     declared: bool = False  # as text, whatever stands in it
-    most_names: int = MAXIMUM_CATEGORIES
+    goal: bool = False  # the target, whose classes have a bound, and a remedy, of their own
     as_text: bool | None = None  # None: its first cell decides
-    whole: bool = True  # every number so far was written as an integer
+    whole: bool = True  # every number of the target so far was written as an integer
     parts: list[NDArray[Any]] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
 
     def add(self, cells: list[str], place: "Place") -> None:
-        for index, cell in enumerate(cells):
-            if not cell:
-                place.refuse(index, self.name, "missing", "is missing: give a value, or leave the row out")
+        if "" in cells:
+            place.refuse(cells.index(""), self.name, "missing", "is missing: give a value, or leave the row out")
         if self.as_text is None:
             self.as_text = self.declared or _number(cells[0]) is None
         if self.as_text:
@@ -64,23 +63,24 @@ class Column:
             index = int(finite.argmin())
             message = f"is {cells[index]!r:.{SHOWN}}, no finite number of float32: correct it, or leave the row out"
             place.refuse(index, self.name, "not_finite", message)
-        self.whole = self.whole and all(WHOLE.fullmatch(cell) for cell in cells)
+        self.whole = self.whole and self.goal and all(map(WHOLE.fullmatch, cells))
         self.parts.append(numbers)
 
     def _add_texts(self, cells: list[str], place: "Place") -> None:
-        for index, cell in enumerate(cells):
+        for cell in dict.fromkeys(cells):
             if cell in self.names:
                 continue
+            index = cells.index(cell)
             if not self.declared and _number(cell) is not None:
                 message = f"is {cell!r:.{SHOWN}}, a number, and the rows before it have texts: correct it, {CATEGORIES}"
                 place.refuse(index, self.name, "no_text", message)
             problem = text_problem(cell)
             if problem:
                 place.refuse(index, self.name, "text", f"{problem}: write another text")
-            if len(self.names) == self.most_names:
+            if len(self.names) == MAXIMUM_CATEGORIES and not self.goal:
                 message = (
-                    f"is text number {self.most_names + 1} of this column, and {self.most_names} categories are the "
-                    "most here: leave the column out, or write numbers in it"
+                    f"is one text more than the {MAXIMUM_CATEGORIES} categories that a column may have: leave the "
+                    "column out, or write numbers in it"
                 )
                 place.refuse(index, self.name, "too_many_categories", message)
             self.names[cell] = len(self.names)
@@ -170,7 +170,7 @@ def _columns(names: list[str], reading: Reading) -> tuple[list[Column], Column]:
                 refuse(f"/query/{parameter}", "unknown_column", f"there is no column {name!r:.{SHOWN}}: it has {known}")
     columns = [Column(name, name in reading.categories) for name in names]
     goal = columns[names.index(target)]
-    goal.most_names = 10**6  # classes have a bound, and a remedy, of their own
+    goal.goal = True
     return columns, goal
 
 
@@ -185,7 +185,7 @@ def _parts(reader: Any, width: int) -> Iterator[tuple[Place, list[list[str]]]]:
                 number = first + index
                 message = f"row {number + 1} (line {line}) has {len(row)} cells, and the header {width}: correct it"
                 refuse(f"/body/{number}", "width", message)
-            cells.append([cell.strip() for cell in row])
+            cells.append(list(map(str.strip, row)))
         yield Place(first, [line for line, _ in part]), cells
         first += len(part)
 

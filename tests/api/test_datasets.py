@@ -199,20 +199,31 @@ def test_a_data_set_that_can_not_be_named_so_is_pointed_at(
     )
 
 
-@pytest.mark.parametrize(
-    ("network", "remedy"), [("convnet", "recurrent or mlp"), ("resnet", "recurrent or mlp"), ("mlp", None)]
-)
-def test_a_family_that_can_not_take_sequences_names_one_that_can(
-    client: TestClient, tenant: Tenant, network: str, remedy: str | None
-) -> None:
+@pytest.mark.parametrize("family", ["convnet", "vgg", "resnet", "inception"])
+def test_a_family_of_images_names_those_that_take_sequences(client: TestClient, tenant: Tenant, family: str) -> None:
     upload(client, tenant, waves())
 
-    answer = client.post("/v1/jobs:validate", json=SMALL | {"network": {"family": network}}, headers=tenant.headers)
+    answer = client.post("/v1/jobs:validate", json=SMALL | {"network": {"family": family}}, headers=tenant.headers)
 
-    if remedy is None:
-        assert answer.status_code == 200, answer.text
-    else:
-        assert f"waves has sequences of 6 × 3: use the family {remedy}" in answer.json()["detail"]
+    assert "waves has sequences of 6 × 3: use the family recurrent or mlp" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"family": "mlp"},
+        {"family": "recurrent", "units": [8, 4]},
+        {"family": "sequential", "layers": [{"layer": "lstm", "units": 4}, {"layer": "linear", "features": 2}]},
+        {"family": "sequential", "layers": [{"layer": "flatten"}, {"layer": "linear", "features": 2}]},
+    ],
+)
+def test_these_families_take_sequences(client: TestClient, tenant: Tenant, network: dict[str, Any]) -> None:
+    upload(client, tenant, waves())
+
+    answer = client.post("/v1/jobs:validate", json=SMALL | {"network": network}, headers=tenant.headers)
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["layers"][0]["input_shape"] == [6, 3]
 
 
 def test_others_do_not_see_it(client: TestClient, tenant: Tenant, stranger: Tenant) -> None:
