@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from api.resources import Resources
 from api.uploads import archives, arrays, tables
 from api.uploads.contents import Contents, Reading
-from api.uploads.receiving import Received
+from api.uploads.receiving import Received, writing_to
 from api.uploads.writing import write_contents
 from core.db import Database
 from core.errors import Conflict, FieldProblem, InputInvalid, NotFound, SpecInvalid, StorageFailed
@@ -52,9 +52,10 @@ def store(resources: Resources, tenant_id: str, name: str, media: str, upload: R
     with resources.database.read() as connection:
         if _is_newest(connection, tenant_id, name, upload.sha256, options):
             return False
-    contents = _read(upload.file, media, reading, resources.settings.maximum_dataset_bytes)
     file = upload.file.with_name("contents.safetensors")
-    write_contents(contents, file)
+    with writing_to(file.parent):
+        contents = _read(upload.file, media, reading, resources.settings.maximum_dataset_bytes)
+        write_contents(contents, file)
     # Named for this upload alone, so that it can go when its version goes.
     stored_name = f"datasets/{upload.sha256[:2]}/{upload.sha256}-{secrets.token_hex(8)}.safetensors"
     artifact = resources.artifacts.put_file(stored_name, file)

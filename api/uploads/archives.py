@@ -1,5 +1,6 @@
 """Arrays out of somebody else's .npz file: each header is judged before a byte is unpacked, nothing is unpickled."""
 
+import errno
 import struct
 import zipfile
 import zlib
@@ -140,7 +141,9 @@ def _unpacked(archive: zipfile.ZipFile, member: Member, info: zipfile.ZipInfo, f
 def _told(name: str, what: str) -> Iterator[None]:
     try:
         yield
-    except UNREADABLE as error:
+    except (*UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of the disk; that one is of a wrong offset
+            raise
         pointer = f"/body/{name}" if name else "/body"
         subject = name or "the body"
         refuse(pointer, "unreadable", f"{subject} {what} ({str(error) or type(error).__name__}): write it again")

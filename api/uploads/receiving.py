@@ -30,7 +30,7 @@ class Received:
 @asynccontextmanager
 async def received(stream: AsyncIterator[bytes], parent: Path) -> AsyncIterator[Received]:
     """Raises InputInvalid when nothing came, StorageFailed when the disk is full."""
-    with _told(parent):
+    with writing_to(parent):
         folder = await run_sync(_new_folder, parent)
     try:
         yield await _written(stream, folder / "upload")
@@ -43,7 +43,7 @@ async def _written(stream: AsyncIterator[bytes], target: Path) -> Received:
     with target.open("wb") as file:
 
         def write() -> None:
-            with _told(target.parent.parent):
+            with writing_to(target.parent.parent):
                 file.write(waiting)
                 file.flush()
             digest.update(waiting)
@@ -70,7 +70,8 @@ def _new_folder(parent: Path) -> Path:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def writing_to(folder: Path) -> Iterator[None]:
+    """A disk that is full is no error of ours, and none of the upload."""
     try:
         yield
     except OSError as error:

@@ -1,5 +1,6 @@
 """Data sets over HTTP: uploaded, versioned, trained on, recalibrated on, deleted; one's own only."""
 
+import errno
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,21 @@ def test_a_bad_upload_is_told_by_member_and_leaves_nothing(
     assert stored_files(settings) == []
     assert list((settings.home / "uploads").iterdir()) == []
     assert client.get("/v1/datasets/waves", headers=tenant.headers).status_code == 404
+
+
+def test_a_full_disk_is_told_as_such(
+    client: TestClient, tenant: Tenant, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("api.datasets.write_contents", full)
+
+    answer = upload(client, tenant, waves())
+
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage_error")
+    assert "No space left on device" in answer.json()["detail"]
+    assert list((settings.home / "uploads").iterdir()) == []
 
 
 @pytest.mark.parametrize(
