@@ -31,9 +31,16 @@ async def _alias_name(alias: Annotated[str, Path(description="The alias, for ins
     return _known(alias, NAME, "alias")
 
 
+def missing(noun: str, text: str) -> NotFound:
+    """Of another tenant's thing too: nothing tells that it exists."""
+    return NotFound(f"there is no {noun} {text}: check it against the list of {noun}s")
+
+
 def _known(text: str, form: re.Pattern[str], noun: str) -> str:
     if form.fullmatch(text) is None:
-        raise NotFound(f"there is no {noun} {text}")
+        if form is NAME:
+            raise NotFound(f"there is no {noun} {text}: names are lower-case letters, digits, '.', '_' and '-'")
+        raise missing(noun, text)
     return text
 
 

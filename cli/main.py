@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "The service": (demo.demo, server.up, server.api, server.worker, server.migrate),
+    "The service": (demo.demo, server.up, server.api, server.serve, server.worker, server.migrate),
     "Jobs": (
         jobs.submit,
         jobs.watch,
@@ -37,7 +37,14 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         jobs.retry,
         architectures.architectures,
     ),
-    "Models": (models.models, models.predict, statistics.recalibrate, statistics.verify),
+    "Models": (
+        models.models,
+        models.predict,
+        models.download,
+        layers.population,
+        statistics.recalibrate,
+        statistics.verify,
+    ),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

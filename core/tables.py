@@ -204,6 +204,9 @@ aliases = Table(
     Column("name", String(63), primary_key=True),
     Column("version", Integer, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("canary_version", Integer),
+    Column("canary_weight", Float),
+    Column("shadow_version", Integer),
     ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
 )
 
@@ -230,6 +233,21 @@ dataset_versions = Table(
     Column("artifact", Json, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),  # its number is never given again
+)
+
+alias_moves = Table(
+    "alias_moves",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("model_id", Id, ForeignKey("models.id"), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("version", Integer),  # null: the alias was deleted
+    Column("canary_version", Integer),
+    Column("canary_weight", Float),
+    Column("shadow_version", Integer),
+    Column("reason", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_alias_moves_of_alias", "model_id", "name", "id"),
 )
 
 nodes = Table(

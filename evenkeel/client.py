@@ -148,9 +148,10 @@ class Client:
     def resume(self, job: JobOrId) -> Job:
         return Job.read(self._transport.json("POST", f"{_of(job)}/resume"))
 
-    def retry(self, job: JobOrId) -> Job:
-        """A new job with the spec of one that has ended. Not sent twice, because that would make two."""
-        return Job.read(self._transport.json("POST", f"{_of(job)}/retry", repeatable=False))
+    def retry(self, job: JobOrId, idempotency_key: str | None = None) -> Job:
+        """A new job with the spec of one that has ended; one, however often the request has to be sent."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return Job.read(self._transport.json("POST", f"{_of(job)}/retry", headers=headers))
 
     def logs(self, job: JobOrId) -> str:
         return self._transport.send("GET", f"{_of(job)}/logs", headers={"Accept": "text/plain"}).text
@@ -162,6 +163,11 @@ class Client:
     def layers(self, job: JobOrId, step: int | None = None) -> LayerReports:
         """How the normalization layers stood at the newest evaluation, or the newest up to `step`."""
         return LayerReports.read(self._transport.json("GET", f"{_of(job)}/layers", params={"step": step}))
+
+    def network(self, job: JobOrId) -> list[dict[str, Any]]:
+        """The job's network as its list of layers, with shapes, parameters and FLOPs."""
+        layers: list[dict[str, Any]] = self._transport.json("GET", f"{_of(job)}/network")["data"]
+        return layers
 
     # Models
 
@@ -180,9 +186,11 @@ class Client:
     def remove_alias(self, model: str, alias: str) -> None:
         self._transport.send("DELETE", f"{_model(model)}/aliases/{quote(alias, safe='')}")
 
-    def population(self, model: str, version: int | None = None, channels: bool = False) -> dict[str, Any]:
+    def population(
+        self, model: str, version: int | None = None, channels: bool = False, *, alias: str | None = None
+    ) -> dict[str, Any]:
         """Population statistics per layer, as measured after training; with `channels`, `layers` has every value."""
-        path, params = f"{_model(model)}/population", {"version": version}
+        path, params = f"{_model(model)}/population", {"version": version, "alias": alias}
         answer: dict[str, Any] = self._transport.json("GET", path, params=params)
         if channels:
             answer["layers"], page = [], {"has_more": True, "last_layer": None}
@@ -222,7 +230,7 @@ class Client:
         )
 
     def download(self, model: str, format: str = "onnx", version: int | None = None, alias: str | None = None) -> bytes:
-        """The artifact's bytes: `onnx`, `safetensors` or `card`."""
+        """The artifact's bytes: `onnx`, `safetensors`, `probe` (rows and what they must give) or `card`."""
         params = {"format": format, "version": version, "alias": alias}
         return self._transport.send(
             "GET", f"{_model(model)}/download", params=params, headers={"Accept": "*/*"}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from bn_models.architecture.batches import batch_bounds, ghost_sizes
+from bn_models.architecture.blocks import source
 from bn_models.architecture.doubts import doubts
 from bn_models.architecture.families import layers_of
 from bn_models.architecture.objections import objections
@@ -78,7 +79,7 @@ def _where(layer: Layer, spec: JobSpec) -> str:
     if isinstance(spec.network, SequentialSpec):
         return places(spec.network.layers)[layer.name][0]
     if isinstance(layer, words.GroupNorm):
-        return "/batch_norm/groups"
+        return source(spec.batch_norm, layer.name, "groups")
     if isinstance(spec.network, ConvNetSpec):
         return "/network/pool_every"
     return "/network"

@@ -11,6 +11,7 @@ from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
 from core.spec.recalibration import RecalibrationSpec
+from core.spec.serving import ServingSpec
 
 RECURRENT_GAMMA = 0.1
 """Where gamma starts in a batch-normalized LSTM: near 1 the gates would saturate (Cooijmans et al. 2016, section 4)."""
@@ -25,6 +26,8 @@ class PublishSpec(Spec):
     """Default: the job's name."""
     alias: Name | None = "latest"
     """Moved to the new version in the same transaction; null: no alias moves."""
+    serving: ServingSpec | None = None
+    """Null: float32 on one CPU thread."""
 
 
 class JobSpec(Spec):

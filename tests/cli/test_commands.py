@@ -1,5 +1,6 @@
 """The commands against a real service: API, worker, trainer, database, on a home and a port of its own."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -89,10 +90,23 @@ def test_a_spec_comes_from_a_file_or_standard_input_and_is_overridden(evenkeel, 
 def test_a_check_submits_nothing(evenkeel, home):
     with Client(home=home) as client:
         before = len(client.jobs(limit=1000))
-        result = evenkeel("submit", *SMALL, "--check")
+        result, table = evenkeel("submit", *SMALL, "--check", "--json"), evenkeel("submit", *SMALL, "--check")
 
         assert json.loads(result.stdout)["valid"] is True
+        assert "hidden1.batch_norm" in table.stdout and "training takes about" in table.stdout
         assert len(client.jobs(limit=1000)) == before
+
+
+def test_a_watched_submission_as_json_is_one_document_of_the_job_as_it_ended(evenkeel):
+    result = evenkeel("submit", *SMALL, "--watch", "--json")
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["status"] == "succeeded"
+
+
+def test_a_series_that_is_not_there_is_an_error_that_names_those_that_are(evenkeel, trained):
+    with pytest.raises(InputInvalid, match=r"no points of train/los: its series are .*train/loss"):
+        evenkeel("metrics", trained.id, "--name", "train/los")
 
 
 def test_a_failed_job_makes_exit_code_1_and_a_cancelled_one_2(evenkeel):
@@ -126,7 +140,7 @@ def test_lists_are_tables_for_people_and_json_for_programs(evenkeel, trained):
     listed = json.loads(evenkeel("jobs", "--metadata", "team=botany", "--status", "succeeded", "--json").stdout)
 
     assert trained.id in table.stdout
-    assert "succeeded" in table.stdout
+    assert f"{100 * trained.result['accuracy']:.1f} %" in table.stdout
     assert [job["id"] for job in listed] == [trained.id]
 
 
@@ -136,6 +150,8 @@ def test_a_job_shows_its_result_and_its_metrics(evenkeel, trained):
     series = json.loads(evenkeel("metrics", trained.id, "--name", "train/loss", "--json").stdout)
 
     assert trained.result["weights_sha256"] in shown.stdout
+    assert "result gap population" in shown.stdout
+    assert "{" not in shown.stdout
     assert "test/accuracy" in metrics.stdout
     assert list(series) == ["train/loss"]
     assert series["train/loss"]["steps"] == list(range(1, 201))
@@ -146,7 +162,8 @@ def test_the_families_are_listed_with_their_sizes_and_one_is_shown_with_its_fiel
 
     assert (listed.exit_code, shown.exit_code) == (0, 0)
     assert "272,186" in listed.stdout
-    assert "shortcut" in shown.stdout
+    assert "identity | projection" in shown.stdout
+    assert "object with kind, scale" in shown.stdout
     assert json.loads(evenkeel("architectures", "vgg", "--json").stdout)[0]["family"] == "vgg"
 
 
@@ -283,6 +300,27 @@ def test_a_job_without_batch_norm_says_why_it_has_no_layers_to_show(evenkeel):
     job_id = json.loads(evenkeel("submit", *SMALL, "--set", "batch_norm=false", "--json").stdout)["id"]
 
     assert "no layer of this network has statistics" in evenkeel("layers", job_id).stdout
+
+
+def test_the_files_of_a_model_are_saved(evenkeel, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    graph = evenkeel("download", "flowers")
+    card = evenkeel("download", "flowers", "--format", "card", "-o", str(tmp_path / "card.json"))
+
+    assert (graph.exit_code, card.exit_code) == (0, 0)
+    facts = json.loads((tmp_path / "card.json").read_text())
+    digest = hashlib.sha256((tmp_path / "flowers.onnx").read_bytes()).hexdigest()
+    assert facts["artifacts"]["onnx"]["sha256"] == digest
+    assert digest in graph.stdout
+
+
+def test_the_statistics_that_a_model_answers_by_are_shown(evenkeel, trained):
+    table, plain = evenkeel("population", "flowers"), evenkeel("population", "flowers", "--json")
+
+    assert "hidden1.batch_norm" in table.stdout
+    assert f"pooled, {trained.result['population']['samples']} samples" in table.stdout
+    assert json.loads(plain.stdout)["statistics_sha256"] == trained.result["statistics_sha256"]
 
 
 def test_a_model_is_verified(evenkeel, trained):

@@ -24,7 +24,8 @@ from core.spec.base import canonical_json
 from worker.messages import CheckpointReference
 from worker.trainer.monitor import Monitor
 
-FORMAT = 1
+FORMAT = 2
+"""Another one where what a checkpoint holds can not be read as before."""
 MAXIMUM_HEADER_BYTES = 4 * 1024**2
 _NETWORK, _OPTIMIZER, _BEST = "network/", "optimizer/", "best/"
 
@@ -66,7 +67,7 @@ def capture(progress: Progress, spec: JobSpec, fingerprint: str, epoch: int, rat
     _require_finite(tensors, progress.step)
     state = {
         "format": FORMAT,
-        "digest": training_digest(spec),
+        "spec": spec.model_dump(mode="json"),
         "fingerprint": fingerprint,
         "step": progress.step,
         "epoch": epoch,
@@ -148,7 +149,12 @@ def training_digest(spec: JobSpec) -> str:
 def _checked(snapshot: Snapshot, spec: JobSpec) -> Snapshot:
     if snapshot.state.get("format") != FORMAT:
         raise ValueError(f"its format is {snapshot.state.get('format')!r}, and this version reads {FORMAT}")
-    if snapshot.state.get("digest") != training_digest(spec):
+    try:
+        written_for = JobSpec.model_validate(snapshot.state.get("spec"))
+    except ValueError as error:
+        raise ValueError("this version can not run the spec that it belongs to") from error
+    # As both read today: a field that is newer than the checkpoint has its default in both.
+    if training_digest(written_for) != training_digest(spec):
         raise ValueError("it belongs to another spec")
     return snapshot
 

@@ -1,6 +1,7 @@
 """From a trained network to files in the artifact store: fold, export, compare, describe."""
 
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +26,8 @@ from core.spec.base import canonical_json
 from worker.trainer.gap import finite
 from worker.trainer.health import affine_of, summary
 from worker.trainer.measuring import Trained
+from worker.trainer.moments import input_moments
+from worker.trainer.quantizing import serving_options
 from worker.trainer.run import Run
 
 CARD_FORMAT = 1
@@ -46,13 +49,14 @@ def publish(
     digests = _digests(run, trained)
     metadata = {name: digest for name, digest in digests.items() if digest is not None}
     onnx = write_onnx(folded, data.facts.input_shape, data.input_scaling, data.facts.task, outputs, metadata)
-    parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs)
-    artifacts = {
+    parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs, _threads(run))
+    artifacts: dict[str, Artifact] = {
         "onnx": _put(run, onnx, ".onnx"),
         "safetensors": _put(run, write_safetensors(network, statistics, metadata), ".safetensors"),
         "probe": _put(run, _probe(parity.reference), ".safetensors"),
     }
-    card = _card(run, trained, digests, parity, artifacts) | (lineage or {})
+    serving = serving_options(run, onnx, artifacts, partial(_put, run))
+    card = _card(run, trained, digests, parity, artifacts) | {"serving": serving} | (lineage or {})
     artifacts["card"] = _put(run, canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
 
@@ -61,6 +65,12 @@ def _probe(reference: Reference) -> bytes:
     """What `verify` runs again: rows in the data's own units (float32), and what the unfolded network makes of
     them in float64."""
     return safetensors.numpy.save({"rows": reference.rows, "outputs": reference.outputs.astype(np.float64)})
+
+
+def _threads(run: Run) -> int:
+    """Of the sessions that will serve it, for which its bits are proved."""
+    serving = run.spec.publish.serving if run.spec.publish else None
+    return serving.threads if serving else 1
 
 
 def _put(run: Run, content: bytes, suffix: str) -> Artifact:
@@ -90,7 +100,7 @@ def _card(
         "task": data.facts.task,
         "source": spec.dataset.source,
         "dataset": _dataset(run),
-        "input": _input_schema(run),
+        "input": _input_schema(run) | {"moments": input_moments(data)},
         "labels": list(data.labels) or None,
         "scaling": {
             "kind": spec.dataset.scaling,
