@@ -19,6 +19,7 @@ from api.routers import (
     adapters,
     aliases,
     architectures,
+    datasets,
     docs,
     events,
     health,
@@ -37,7 +38,7 @@ from core.settings import Settings
 WORKER_THREADS = 20
 """Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
 SPARE_CONNECTIONS = 5  # for streams
-TRAINING = (jobs, events, metrics, layers, recalibration, keys, architectures, nodes)
+TRAINING = (jobs, events, metrics, layers, datasets, recalibration, keys, architectures, nodes)
 SERVING = (models, aliases, verification, inference_protocol, adapters, health, docs)
 DESCRIPTION = (
     "Training as a service for batch-normalized networks: jobs that lose nothing, "

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from starlette.types import Receive
 
 from api.inference.batching import DEFAULT_PRIORITY, Batcher, NotFinite
+from api.inference.categories import by_column
 from api.inference.floats import FloatReader
 from api.inference.lanes import Array, Lane
 from api.inference.pictures import pictures
@@ -139,7 +140,8 @@ class Answering:
         rows = parse_rows(body, self._maximum_rows)
         if rows and isinstance(rows[0], str):
             return pictures(rows, lane.model, "/rows")
-        return array_of(rows, lane.model.shape, lane.model.columns)
+        inputs = by_column(rows, lane.model.fields, lane.model.columns)
+        return array_of(inputs, lane.model.shape, lane.model.columns)
 
     async def _beside(self, read: Any, *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._reading, read, *given)

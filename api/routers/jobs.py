@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from api import transitions
 from api.auth import JobReader, JobWriter
 from api.bodies import NO_BODY, parse, read_json, validated
+from api.datasets import pinned
 from api.documentation import JOB_EXAMPLE, SMALL_JOB_EXAMPLE, json_body
 from api.estimate import HISTORY, estimate
 from api.identified import IdempotencyKey, JobId
@@ -37,7 +38,8 @@ def create_job(
     caller: JobWriter, body: Body, resources: Held, response: Response, idempotency_key: IdempotencyKey = None
 ) -> Job:
     """Submits a job. It is committed when this answers."""
-    spec, plan = admitted(body, resources.settings)
+    known = pinned(resources.database, caller.tenant_id, body, idempotency_key)
+    spec, plan = admitted(known, resources.settings)
     row, replayed = submit(resources.database, Submission(caller.tenant_id, spec, plan.flops_per_step, idempotency_key))
     ring(resources.settings, row.needs_cuda)
     return created(response, row, replayed)
@@ -46,7 +48,7 @@ def create_job(
 @router.post("/jobs:validate", openapi_extra=EXAMPLES)
 def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
     """What a spec would run, with its defaults, size and estimated time; nothing is queued."""
-    spec, plan = admitted(body, resources.settings)
+    spec, plan = admitted(pinned(resources.database, caller.tenant_id, body), resources.settings)
     with resources.database.read() as connection:
         history = connection.execute(jobs.recent_step_rates(HISTORY)).all()
         workers = [node_of(row) for row in connection.execute(nodes.everyone())]
