@@ -3,10 +3,10 @@
 import json
 from typing import Any, NoReturn, TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
-from core.errors import FieldProblem, InputInvalid, Malformed, SpecInvalid, TooLarge
+from core.errors import FieldProblem, InputInvalid, Malformed, SpecInvalid, TooLarge, told
 from core.spec.base import Spec
 from core.spec.problems import field_problems
 
@@ -29,7 +29,19 @@ async def read_json(request: Request) -> Any:
     return parse(content)
 
 
+async def no_body(request: Request) -> None:
+    """For actions that take none: what was sent would be ignored. Raises InputInvalid."""
+    if (await request.body()).strip() not in (b"", b"{}", b"null"):
+        message = "this takes no body: leave it out, and a version or an alias is a query parameter"
+        raise InputInvalid(message, (FieldProblem("", "no_body", message),))
+
+
+NO_BODY = Depends(no_body)
+
+
 def parse(content: bytes) -> Any:
+    if not content.strip():
+        raise Malformed("the body is empty: send a JSON object")
     try:
         value = json.loads(content, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except RecursionError:
@@ -53,8 +65,7 @@ def validated(schema: type[B], value: Any) -> B:
         problems = field_problems(error, schema)
         if issubclass(schema, Spec):
             raise SpecInvalid(problems) from None
-        told = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in problems)
-        raise InputInvalid(told, problems) from None
+        raise InputInvalid(told(problems), problems) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -97,6 +97,52 @@ def answers(status: int, description: str, *media: tuple[str, type[BaseModel] | 
     return {status: {"description": description, "content": content}}
 
 
+def _hot(tag: str, summary: str, description: str, body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The description of a route that is answered before any router sees it."""
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    operation = {"tags": [tag], "summary": summary, "description": description, "parameters": parameters}
+    security: dict[str, Any] = {"security": [{"HTTPBearer": []}]}
+    return {"post": operation | body | security | {"responses": {"200": {"description": "The answer"}}}}
+
+
+FLOWER = {"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.4, "petal width (cm)": 0.2}
+PREDICT = _hot(
+    "predict",
+    "Predict",
+    "Rows in the data's own units, by column name or in order; images also as base64 PNG or JPEG, or one as the body "
+    "with its own media type. `?version=` or `?alias=` choose. An answer never depends on the other rows.",
+    json_body(
+        Rows,
+        {
+            "columns in order": {"rows": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]},
+            "columns by name": {"rows": [FLOWER]},
+        },
+    ),
+    "name",
+)
+INFER_EXAMPLE = {
+    "inputs": [{"name": "input", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}],
+    "outputs": [{"name": "probabilities"}],
+}
+INFER_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object"}, "examples": {"one row": {"value": INFER_EXAMPLE}}},
+            "application/octet-stream": {},
+        },
+    }
+}
+INFER = "Inference of the Open Inference Protocol v2, JSON or binary; the version may be a number or an alias."
+HOT_PATHS = {
+    "/v1/models/{name}/predict": PREDICT,
+    "/v2/models/{name}/infer": _hot("inference protocol", "Infer", INFER, INFER_BODY, "name"),
+    "/v2/models/{name}/versions/{number}/infer": _hot(
+        "inference protocol", "Infer with a version", INFER, INFER_BODY, "name", "number"
+    ),
+}
+
+
 def describe(app: FastAPI) -> None:
     """Makes `app.openapi` the whole description, written once."""
 
@@ -112,6 +158,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     components |= _definitions(BODIES, "validation") | _definitions(ANSWERS, "serialization")
+    schema["paths"] |= HOT_PATHS
     problem = {"application/problem+json": {"schema": {"$ref": REFERENCE.format(model="Problem")}}}
     for path, operations in schema["paths"].items():
         for operation in operations.values():

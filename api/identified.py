@@ -27,6 +27,10 @@ async def _recipe_name(name: Annotated[str, Path(description="The recipe's name"
     return _known(name, NAME, "recipe")
 
 
+async def _dataset_name(name: Annotated[str, Path(description="The data set's name")]) -> str:
+    return _known(name, NAME, "data set")
+
+
 async def _model_name(name: Annotated[str, Path(description="The model's name")]) -> str:
     return _known(name, NAME, "model")
 
@@ -35,9 +39,16 @@ async def _alias_name(alias: Annotated[str, Path(description="The alias, for ins
     return _known(alias, NAME, "alias")
 
 
+def missing(noun: str, text: str) -> NotFound:
+    """Of another tenant's thing too: nothing tells that it exists."""
+    return NotFound(f"there is no {noun} {text}: check it against the list of {noun}s")
+
+
 def _known(text: str, form: re.Pattern[str], noun: str) -> str:
     if form.fullmatch(text) is None:
-        raise NotFound(f"there is no {noun} {text}")
+        if form is NAME:
+            raise NotFound(f"there is no {noun} {text}: names are lower-case letters, digits, '.', '_' and '-'")
+        raise missing(noun, text)
     return text
 
 
@@ -55,5 +66,6 @@ JobId = Annotated[str, Depends(_job_id)]
 ComparisonId = Annotated[str, Depends(_comparison_id)]
 RecipeName = Annotated[str, Depends(_recipe_name)]
 KeyId = Annotated[str, Depends(_key_id)]
+DatasetName = Annotated[str, Depends(_dataset_name)]
 ModelName = Annotated[str, Depends(_model_name)]
 AliasName = Annotated[str, Depends(_alias_name)]

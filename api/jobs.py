@@ -9,17 +9,14 @@ from fastapi import Query, Request, Response
 from pydantic import AwareDatetime
 from sqlalchemy import Connection
 
+from api.identified import missing
 from api.pagination import Page, PageQuery, bad_query, unknown_cursor
 from api.schemas.jobs import Job, job_of
 from core.db import Database
-from core.errors import NotFound
 from core.queries import jobs
 from core.states import Status
 
-METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
-PARAMETERS = frozenset(
-    "limit after before order status family name created_after created_before include".split()  # noqa: SIM905
-)
+METADATA = re.compile(r"\Ametadata\[(.*)\]\Z", re.DOTALL)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -42,13 +39,15 @@ async def job_filters(
     created_after: Annotated[AwareDatetime | None, Query(description="RFC 3339")] = None,
     created_before: Annotated[AwareDatetime | None, Query(description="RFC 3339")] = None,
     include: Annotated[Literal["latest_metrics"] | None, Query()] = None,
+    metadata: Annotated[
+        str | None, Query(alias="metadata[key]", description="A value of the job's metadata; for any key, and several")
+    ] = None,
 ) -> JobFilters:
-    """Also `metadata[key]=value`. An unknown parameter is refused: a mistyped filter would match everything."""
     return JobFilters(
         statuses=_statuses(status),
         family=family,
         name=name,
-        metadata=_metadata(request),
+        metadata={key: value for name, value in request.query_params.multi_items() for key in METADATA.findall(name)},
         created_after=_microseconds(created_after),
         created_before=_microseconds(created_before),
         with_latest_metrics=include is not None,
@@ -59,7 +58,7 @@ def find_job(connection: Connection, tenant_id: str, job_id: str) -> Any:
     """The row. Raises NotFound, for another tenant's job too."""
     row = connection.execute(jobs.one(tenant_id, job_id)).one_or_none()
     if row is None:
-        raise NotFound(f"there is no job {job_id}")
+        raise missing("job", job_id)
     return row
 
 
@@ -129,17 +128,6 @@ def _statuses(text: str | None) -> list[str]:
             allowed = ", ".join(get_args(Status))
             raise bad_query("status", "unknown_status", f"{status!r} is no status: use {allowed}")
     return given
-
-
-def _metadata(request: Request) -> dict[str, str]:
-    found = {}
-    for name, value in request.query_params.multi_items():
-        matched = METADATA.fullmatch(name)
-        if matched is None and name not in PARAMETERS:
-            raise bad_query(name, "unknown_parameter", f"{name!r} is no parameter of this list: check its spelling")
-        if matched is not None:
-            found[matched.group(1)] = value
-    return found
 
 
 def _microseconds(time: datetime | None) -> int | None:

@@ -1,13 +1,16 @@
 """Keys that were checked a moment ago. Short-lived, so that a revoked key stops within seconds everywhere."""
 
 import hashlib
-import time
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
+
+from anyio.to_thread import run_sync
+
+from api.remembered import Remembered
 
 SECONDS = 5.0
-ENTRIES = 4096
+AGAIN_SECONDS = 2.0
+"""From this age on a key in use is checked again, beside its requests: none of them waits for the database."""
 
 
 @dataclass(frozen=True)
@@ -20,30 +23,25 @@ class Caller:
 
 
 class KeyCache:
-    """By the digest of the key's text, so that no secret stays in memory."""
+    """By the digest of the key's text, so that no secret stays in memory longer than a look-up takes."""
 
-    def __init__(self, seconds: float = SECONDS) -> None:
-        self._seconds = seconds
-        self._entries: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
-        self._lock = Lock()
+    def __init__(
+        self, look_up: Callable[[str], Caller], again_seconds: float = AGAIN_SECONDS, seconds: float = SECONDS
+    ) -> None:
+        self._look_up = look_up
+        self._callers: Remembered[bytes, Caller] = Remembered(again_seconds, seconds)
 
     def get(self, text: str) -> Caller | None:
-        with self._lock:
-            until, caller = self._entries.get(_digest(text), (0.0, None))
-        return caller if time.monotonic() < until else None
+        """The caller, when the key was checked a moment ago."""
+        return self._callers.get(_digest(text), lambda: run_sync(self._look_up, text))
 
-    def put(self, text: str, caller: Caller) -> None:
-        with self._lock:
-            self._entries[_digest(text)] = (time.monotonic() + self._seconds, caller)
-            self._entries.move_to_end(_digest(text))
-            if len(self._entries) > ENTRIES:
-                self._entries.popitem(last=False)
+    async def find(self, text: str) -> Caller:
+        """The caller. Raises what `look_up` raises: Unauthorized, Unavailable."""
+        return await self._callers.fetch(_digest(text), lambda: run_sync(self._look_up, text))
 
     def forget(self, key_id: str) -> None:
         """A key revoked through this process ends at once."""
-        with self._lock:
-            for digest in [digest for digest, (_, caller) in self._entries.items() if caller.key_id == key_id]:
-                del self._entries[digest]
+        self._callers.forget(lambda caller: caller.key_id == key_id)
 
 
 def _digest(text: str) -> bytes:

@@ -3,28 +3,34 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from api.documentation import describe
 from api.edge import Edge
+from api.inference.hot import HotPath
 from api.meters import Meters
 from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
 from api.routers import (
+    adapters,
+    aliases,
     architectures,
     comparisons,
+    datasets,
     docs,
     events,
     health,
+    inference_protocol,
     jobs,
     keys,
     layers,
     metrics,
     models,
     nodes,
-    predict,
     recalibration,
     recipes,
     verification,
@@ -35,13 +41,29 @@ from core.settings import Settings
 WORKER_THREADS = 20
 """Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
 SPARE_CONNECTIONS = 5  # for streams
+TRAINING = (jobs, comparisons, recipes, events, metrics, layers, datasets, recalibration, keys, architectures, nodes)
+SERVING = (models, aliases, verification, inference_protocol, adapters, health, docs)
 DESCRIPTION = (
     "Training as a service for batch-normalized networks: jobs that lose nothing, "
     "answers from frozen population statistics."
 )
 
 
-def create_app(settings: Settings) -> FastAPI:
+class Application(FastAPI):
+    """Its two hot routes are answered before any middleware sees the request."""
+
+    def __init__(self, hot: HotPath, **given: Any) -> None:
+        super().__init__(**given)
+        self.hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self.hot.answers(scope["path"]):
+            await self.hot(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def create_app(settings: Settings) -> Application:
     """The application. Nothing is opened before it starts."""
     meters = Meters()
 
@@ -50,14 +72,16 @@ def create_app(settings: Settings) -> FastAPI:
         connections = settings.database_pool_size + settings.database_pool_overflow
         current_default_thread_limiter().total_tokens = max(1, min(WORKER_THREADS, connections - SPARE_CONNECTIONS))
         resources = open_resources(settings, meters)
-        searcher = Searcher(resources.database, settings)
+        searcher = Searcher(resources.database, settings) if settings.role == "all" else None
         try:
             yield {"resources": resources}
         finally:
-            searcher.close()
+            if searcher is not None:
+                searcher.close()
             close_resources(resources)
 
-    app = FastAPI(
+    app = Application(
+        HotPath(settings.maximum_body_bytes, meters),
         title="evenkeel",
         version=version("evenkeel"),
         description=DESCRIPTION,
@@ -68,23 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(Edge, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
     add_problem_handlers(app)
-    for noun in (
-        jobs,
-        comparisons,
-        recipes,
-        events,
-        metrics,
-        layers,
-        models,
-        recalibration,
-        verification,
-        predict,
-        keys,
-        architectures,
-        nodes,
-        health,
-        docs,
-    ):
+    for noun in SERVING if settings.role == "inference" else (*TRAINING, *SERVING):
         app.include_router(noun.router)
     describe(app)
     return app

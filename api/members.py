@@ -1,5 +1,6 @@
 """Comparisons as rows: written whole in one transaction, read, and cancelled with their members."""
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Response
@@ -8,8 +9,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from api.comparisons import Admitted, AdmittedVariant, admit_comparison
+from api.datasets import pinned
 from api.resources import Resources
 from api.schemas.comparisons import Comparison, comparison_of
+from api.submission import use_dataset
 from core.bell import ring
 from core.db import Database
 from core.errors import Conflict, IdempotencyMismatch, NotFound, SpecInvalid
@@ -18,6 +21,31 @@ from core.queries import comparisons, events
 from core.queries.events import EventDraft
 from core.settings import Settings
 from core.spec import JobSpec
+
+
+def looked_up(database: Database, tenant_id: str, body: Any, key: str | None = None) -> Any:
+    """The body of a comparison with version and facts of the uploaded data set that its base names.
+
+    The comparison that an idempotency key has made keeps its version, whatever was uploaded since. Raises SpecInvalid.
+    """
+    base = body.get("base") if isinstance(body, dict) else None
+    given = base.get("dataset") if isinstance(base, dict) else None
+    if not isinstance(base, dict) or not isinstance(given, dict):
+        return body
+    earlier = None
+    if key is not None:
+        with database.read() as connection:
+            earlier = connection.execute(comparisons.by_idempotency_key(tenant_id, key)).one_or_none()
+    known = (earlier.spec["base"].get("dataset") or {}) if earlier is not None else {}
+    same = given.get("name") is not None and known.get("name") == given["name"]
+    if same and given.get("version") in (None, known["version"]):
+        return body | {"base": base | {"dataset": given | {name: known[name] for name in ("version", "stored")}}}
+    try:
+        return body | {"base": pinned(database, tenant_id, base)}
+    except SpecInvalid as error:
+        raise SpecInvalid(
+            tuple(replace(problem, pointer=f"/base{problem.pointer}") for problem in error.problems)
+        ) from None
 
 
 def submit_comparison(
@@ -121,6 +149,8 @@ def _digest_today(row: Any, settings: Settings) -> str:
 
 def _insert(connection: Connection, tenant_id: str, found: Admitted, key: str | None) -> Any:
     spec = found.spec
+    for dataset in {member.dataset.model_dump_json(): member.dataset for _, _, member in found.members()}.values():
+        use_dataset(connection, tenant_id, dataset)
     row = connection.execute(
         comparisons.create(
             id=new_id("cmp"),

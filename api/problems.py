@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from core.errors import EvenkeelError, FieldProblem, StorageFailed, Unauthorized, Unavailable
+from core.spec.problems import PLAINER
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN_CHARACTERS = 500
@@ -17,6 +18,15 @@ CODES_OF_STATUS = {
     405: "method_not_allowed",
     413: "too_large",
 }
+
+
+PLAIN_STATUS = {422: 400, 507: 503}
+"""The Open Inference Protocol knows a bad request as 400 only, and a model that can not be read as not ready."""
+
+
+def speaks_plainly(path: str) -> bool:
+    """Whether errors of this path have the form of the Open Inference Protocol, and not RFC 9457's."""
+    return path == "/v2" or path.startswith(("/v2/", "/invocations", "/ping")) or path.endswith(":predict")
 
 
 def problem(
@@ -28,7 +38,10 @@ def problem(
     retryable: bool = False,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """A problem document as a response."""
+    """A problem document as a response; `{"error"}` where a protocol of others says so."""
+    if speaks_plainly(request.url.path):
+        plain = {"error": _storable(detail), "code": code, "request_id": request.scope["state"]["request_id"]}
+        return Response(orjson.dumps(plain), PLAIN_STATUS.get(status, status), headers, "application/json")
     content: dict[str, Any] = {
         "type": f"urn:evenkeel:problem:{code}",
         "title": HTTPStatus(status).phrase,
@@ -60,6 +73,10 @@ def unexpected(request: Request) -> Response:
 
 async def _render_ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, EvenkeelError)  # registered for nothing else
+    return our_problem(request, error)
+
+
+def our_problem(request: Request, error: EvenkeelError) -> Response:
     headers = {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
@@ -85,11 +102,19 @@ async def _render_validation(request: Request, error: Exception) -> Response:
     """Query parameters and headers; bodies are validated by our own specs and schemas."""
     assert isinstance(error, RequestValidationError)
     fields = tuple(
-        FieldProblem("/".join(("", *map(str, part["loc"]))), part["type"], f"{part['msg']}, not {_shown(part)}")
+        FieldProblem("/".join(("", *map(str, part["loc"]))), part["type"], f"{_plainly(part)}, not {_shown(part)}")
         for part in error.errors()
     )
     detail = "; ".join(f"{field.pointer}: {field.message}" for field in fields)
     return problem(request, 422, "invalid_request", detail, fields)
+
+
+def _plainly(part: dict[str, Any]) -> str:
+    """In the words that problems of bodies have."""
+    message = str(part["msg"]).partition(", unable to ")[0]
+    for theirs, ours in PLAINER:
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _shown(part: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The recipes that were installed with the service."""
 
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -32,11 +33,14 @@ def find_recipe(name: str) -> RecipeSpec:
     return found
 
 
-def admit_run(recipe: RecipeSpec, run: RecipeRun, settings: Settings) -> Admitted:
-    """The comparison that a run of the recipe is. Raises SpecInvalid; its problems point into the comparison."""
+def admit_run(recipe: RecipeSpec, run: RecipeRun, settings: Settings, looked_up: Callable[[Any], Any]) -> Admitted:
+    """The comparison that a run of the recipe is. Raises SpecInvalid; its problems point into the comparison.
+
+    `looked_up`: adds what is known of an uploaded data set to the comparison that it is given.
+    """
     body: Any = comparison_body(recipe, run)
     try:
-        return admit_comparison(body, settings)
+        return admit_comparison(looked_up(body), settings)
     except SpecInvalid as error:
         told = (FieldProblem(f"/comparison{part.pointer}", part.code, part.message) for part in error.problems)
         raise SpecInvalid(tuple(told)) from None

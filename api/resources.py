@@ -5,8 +5,13 @@ from typing import Annotated, TypedDict, cast
 
 from fastapi import Depends, Request
 
+from api.inference.answering import Answering
+from api.inference.collecting import EngineCollector
 from api.inference.engine import Engine
+from api.inference.grants import Grants
+from api.inference.resolution import Resolver
 from api.keycache import KeyCache
+from api.keycheck import checked
 from api.meters import Meters
 from api.streaming import Streams
 from core.artifacts import ArtifactStore
@@ -20,6 +25,9 @@ class Resources:
     database: Database
     artifacts: ArtifactStore
     engine: Engine
+    resolver: Resolver
+    grants: Grants
+    answering: Answering
     streams: Streams
     keys: KeyCache
     meters: Meters
@@ -34,19 +42,35 @@ def open_resources(settings: Settings, meters: Meters) -> Resources:
     artifacts = ArtifactStore(
         settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes
     )
+    watched = (settings.drift_share, settings.drift_threshold)
+    engine = Engine(
+        artifacts,
+        settings.model_memory_bytes,
+        settings.predict_queue_rows,
+        settings.predict_threads,
+        watched,
+    )
+    resolver = Resolver(database, engine)
+    keys = KeyCache(lambda text: checked(database, text))
+    meters.registry.register(EngineCollector(engine))
     return Resources(
         settings=settings,
         database=database,
         artifacts=artifacts,
-        engine=Engine(artifacts, settings.model_memory_bytes),
+        engine=engine,
+        resolver=resolver,
+        grants=Grants(keys, resolver),
+        answering=Answering(engine.batcher, settings.maximum_predict_rows, settings.predict_seconds),
         streams=Streams(database, meters),
-        keys=KeyCache(),
+        keys=keys,
         meters=meters,
     )
 
 
 def close_resources(resources: Resources) -> None:
     resources.streams.close()
+    resources.resolver.close()
+    resources.answering.close()
     resources.engine.close()
     resources.artifacts.close()
     resources.database.close()

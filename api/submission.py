@@ -12,10 +12,10 @@ from bn_models.architecture import Plan, admit
 from core.db import Database
 from core.errors import Conflict, FieldProblem, IdempotencyMismatch, SpecInvalid
 from core.identifiers import new_id
-from core.queries import checkpoints, events, jobs, leases
+from core.queries import checkpoints, datasets, events, jobs, leases
 from core.queries.events import EventDraft
 from core.settings import Settings
-from core.spec import JobSpec
+from core.spec import DatasetSpec, JobSpec
 from core.spec.fork import ForkSpec
 
 
@@ -42,6 +42,9 @@ def admitted(body: Any, settings: Settings) -> tuple[JobSpec, Plan]:
         message = "is written by the service: to go on from a job's checkpoint, post to /v1/jobs/{id}/fork"
         raise SpecInvalid((FieldProblem("/fork", "not_for_users", message),))
     spec = validated(JobSpec, body)
+    if spec.dataset.source == "uploaded" and spec.dataset.stored is None:
+        message = "names an uploaded data set that was not looked up: post the spec to /v1/jobs"
+        raise SpecInvalid((FieldProblem("/dataset/source", "not_looked_up", message),))
     return spec, admit(spec, settings.maximum_parameters, settings.maximum_steps)
 
 
@@ -91,6 +94,7 @@ def mismatch(key: str, row: Any) -> IdempotencyMismatch:
 
 def _insert(connection: Connection, submission: Submission) -> Any:
     spec = submission.spec
+    use_dataset(connection, submission.tenant_id, spec.dataset)
     trained = _complete_checkpoint(connection, submission.retry_of)
     row = connection.execute(
         jobs.create(
@@ -156,6 +160,15 @@ def _membership(connection: Connection, submission: Submission) -> dict[str, Any
         return {}
     source = connection.execute(jobs.one(submission.tenant_id, submission.retry_of)).one()
     return {"comparison_id": source.comparison_id, "variant": source.variant, "seed": source.seed}
+
+
+def use_dataset(connection: Connection, tenant_id: str, dataset: DatasetSpec) -> None:
+    """From here to the end of the transaction nobody deletes the data set; after it, the job keeps it."""
+    if dataset.name is None or dataset.version is None:
+        return
+    if connection.execute(datasets.used(tenant_id, dataset.name, dataset.version)).one_or_none() is None:
+        message = f"is {dataset.name}, and its version {dataset.version} was deleted: upload it again, or name another"
+        raise SpecInvalid((FieldProblem("/dataset/name", "deleted_dataset", message),))
 
 
 def _complete_checkpoint(connection: Connection, job_id: str | None) -> Any:

@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Update
 
+from api.identified import missing
 from core.db import Database
-from core.errors import Conflict, NotFound
+from core.errors import Conflict
 from core.queries import events, jobs
 from core.queries.events import EventDraft
 from core.states import TERMINAL, status_of
@@ -65,7 +66,7 @@ VERBS = {"cancelling": "cancelled", "pausing": "paused", "queued": "resumed"}
 def _hold(connection: Connection, tenant_id: str, job_id: str) -> Any:
     row = connection.execute(jobs.held(tenant_id, job_id)).one_or_none()
     if row is None:
-        raise NotFound(f"there is no job {job_id}")
+        raise missing("job", job_id)
     return row
 
 

@@ -75,10 +75,11 @@ def _read(store: ArtifactStore, name: str, file: dict[str, Any], contents: dict[
 
 def _run(contents: dict[str, bytes], card: dict[str, Any]) -> Graph:
     proved = card.get("receipt") or {}
+    threads = proved.get("threads", 1)
     try:
         if "probe" in contents and "tolerance" in proved:
             probe = Tensors(contents["probe"])
-            checked = check(contents["onnx"], probe["rows"], probe["outputs"], float(proved["tolerance"]))
+            checked = check(contents["onnx"], probe["rows"], probe["outputs"], float(proved["tolerance"]), threads)
             difference = checked.maximum_difference
             parity = Parity(
                 passed=checked.passed,
@@ -87,7 +88,7 @@ def _run(contents: dict[str, bytes], card: dict[str, Any]) -> Graph:
                 rows=checked.rows,
             )
             return Graph(parity, None, _invariance(checked.invariance, proved))
-        session = open_session(contents["onnx"])
+        session = open_session(contents["onnx"], threads)
         return Graph(None, NO_PROBE, _invariance(invariance(session, _made_rows(card)), proved))
     except UNUSABLE as error:
         return Graph(error=f"the graph can not be run: {error}")

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bn_models.population import LayerStatistics, PopulationStatistics
+from bn_models.whitening import newton
 from core.spec import layers as spec
 from core.spec.normalization import AffineOptions
 
@@ -142,22 +144,14 @@ def freeze(layer: spec.SimpleLayer, state: State, statistics: PopulationStatisti
 def inverse_square_root(covariance: Array, eps: float, iterations: int) -> Array:
     """The block-diagonal matrix (C, C) that whitens, from a covariance (C, g) stored by groups of g channels.
 
-    Newton's iteration (Huang et al. 2019, Algorithm 1) on each group's Σ + eps·I, divided by its trace:
-    P ← (3P − P³Σ)/2 from P = I, as many times as in training; the result is P/sqrt(trace). PΣ goes along,
-    because otherwise many steps on a nearly singular Σ overflow.
+    Each group by Newton's iteration as in training, `bn_models.whitening.newton`, in float64.
     """
     channels, size = covariance.shape
     whole = np.zeros((channels, channels))
     for start in range(0, channels, size):
         group = slice(start, min(start + size, channels))
         width = group.stop - start
-        sigma = covariance[group, :width] + eps * np.eye(width)
-        trace = np.trace(sigma)
-        root, product = np.eye(width), sigma / trace
-        for _ in range(iterations):
-            step = 1.5 * np.eye(width) - 0.5 * (root @ product)
-            root, product = step @ root, product @ step
-        whole[group, group] = root / np.sqrt(trace)
+        whole[group, group] = newton(torch.from_numpy(covariance[group, :width]), eps, iterations).numpy()
     return whole
 
 

@@ -164,6 +164,11 @@ class ChanMerge:
         return self.mean, self.squares / self.n, self.n
 
 
+def merge_for(layer: Statistical) -> ChanMerge:
+    """Of covariances for a whitening layer, of variances for any other."""
+    return ChanMerge(layer.outer) if isinstance(layer, Whitening) else ChanMerge()
+
+
 class BatchMean:
     """Ioffe & Szegedy 2015, Algorithm 2: E[x] = mean of batch means, Var[x] = m/(m−1) · mean of batch variances.
 

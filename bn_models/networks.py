@@ -177,8 +177,7 @@ def _attach(network: nn.Module, name: str, module: nn.Module) -> None:
     *path, last = name.split(".")
     parent = network
     for part in path:
-        parent = parent._modules.setdefault(part, nn.Module()) or parent
-    there = parent._modules.get(last)
-    if there is not None:  # made for a layer whose name goes on from this one
-        module._modules.update(there._modules)
+        inner = parent._modules.get(part) or nn.Module()
+        parent._modules[part] = inner
+        parent = inner
     parent._modules[last] = module

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bn_models.architecture import batch_bounds
-from bn_models.moments import BatchMean, ChanMerge, normalize_groups
+from bn_models.moments import BatchMean, merge_for, normalize_groups
 from bn_models.networks import Network, rows_at_once
 from bn_models.normalization import Statistical, evaluation, normalizations, substituted
 from bn_models.randomness import derive_seed
@@ -210,7 +210,7 @@ def _measure_batches(
     network: Network, data: _Data, estimator: Literal["pooled", "algorithm_2"], batch_size: int
 ) -> PopulationStatistics:
     open_layers = [layer for layer in normalizations(network).values() if not layer.frozen]
-    totals = {layer: _merge(layer) if estimator == "pooled" else BatchMean() for layer in open_layers}
+    totals = {layer: merge_for(layer) if estimator == "pooled" else BatchMean() for layer in open_layers}
     samples = len(data.order)
     size = max(1, min(batch_size, samples))
     # The paper's mean over batches knows one m: its incomplete last batch is left out.
@@ -243,10 +243,6 @@ def _measure_sequentially(network: Network, data: _Data, memory_bytes: int) -> P
         )
     layers = _in_order(network, measured)
     return PopulationStatistics(layers, "pooled_sequential", samples, samples, "biased", data.sampled)
-
-
-def _merge(layer: Statistical) -> ChanMerge:
-    return ChanMerge(layer.outer) if isinstance(layer, Whitening) else ChanMerge()
 
 
 def _in_order(

@@ -3,6 +3,7 @@
 Free of torch, so that a server can repeat on its own machine what was proved at publishing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -20,6 +21,7 @@ SECONDS = 20.0  # for all companies; a network that is too slow for the whole pr
 FEWEST_RANDOM_SIZES = 2
 LEAST_LARGEST_BATCH = 8  # however slow: a version is never served in larger batches than were tried
 SEED = 20150211
+CPU = ("CPUExecutionProvider",)
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,18 @@ def check(onnx_bytes: bytes, rows: Array, expected_float64: Array, tolerance: fl
     )
 
 
-def open_session(onnx_bytes: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+def open_session(onnx_bytes: bytes, threads: int = 1, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
     """A session with `threads` threads that do not spin while they wait."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(onnx_bytes, options, providers=list(providers))
+
+
+def available_providers() -> tuple[str, ...]:
+    return tuple(onnxruntime.get_available_providers())
 
 
 def answers(session: onnxruntime.InferenceSession, rows: Array) -> Array:

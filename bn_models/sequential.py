@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from bn_models.blocks import Parallel, Residual
-from bn_models.moments import ChanMerge, moments_of, normalize_by
+from bn_models.moments import ChanMerge, merge_for, moments_of, normalize_by
 from bn_models.networks import Network, rows_at_once
 from bn_models.normalization import Statistical, normalizations
 from bn_models.recurrent import LSTM, StepNorm
-from bn_models.whitening import Whitening
 
 DEFAULT_SAMPLES = 4096
 FLOAT32_BYTES = 4
@@ -107,7 +106,7 @@ class _Sweep:
             mean, spread, _ = self.measured[layer]
             return normalize_by(layer, x, mean, spread)
         if layer not in self._totals:
-            self._totals[layer] = ChanMerge(layer.outer) if isinstance(layer, Whitening) else ChanMerge()
+            self._totals[layer] = merge_for(layer)
         self._totals[layer].add(moments_of(layer, x))
         return None
 

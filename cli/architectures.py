@@ -1,5 +1,7 @@
 """The command on network families."""
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -41,14 +43,56 @@ def _refuse(family: str, families: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 def _show(entry: dict[str, Any]) -> None:
     console().print(entry["description"], highlight=False)
-    fields = entry["json_schema"]["properties"].items()
+    schema = entry["json_schema"]
     show_table(
-        ("field", "default", "meaning"),
+        ("field", "default", "values", "meaning"),
         (
-            (name, str(field.get("default", "")), field.get("description", "").split("\n\n")[0].replace("\n", " "))
-            for name, field in fields
+            (
+                name,
+                json.dumps(field["default"]) if "default" in field else "",
+                _values(field, schema.get("$defs", {})),
+                field.get("description", "").split("\n\n")[0].replace("\n", " "),
+            )
+            for name, field in schema["properties"].items()
             if name != "family"
         ),
     )
     console().print("example:", highlight=False)
     show_json(entry["example"]["network"])
+
+
+def _values(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    """What a field of a JSON schema may be, for instance `relu | tanh`, `1 … 16` or `list of 1 … 4096`."""
+    if "$ref" in field:
+        return _values(definitions[field["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in field:
+        return " | ".join(dict.fromkeys(_values(part, definitions) for part in field["anyOf"]))
+    if "oneOf" in field or field.get("type") == "object":
+        return f"object with {', '.join(field['properties'])}" if "properties" in field else "object"
+    if "enum" in field or "const" in field:
+        return " | ".join(map(str, field.get("enum", [field.get("const")])))
+    if field.get("type") == "array":
+        return f"list of {_values(field.get('items', {}), definitions)}"
+    if field.get("type") == "boolean":
+        return "true | false"
+    return _range(field)
+
+
+def _range(field: Mapping[str, Any]) -> str:
+    """Of numbers; other types by their names."""
+    above = (
+        f"{field['minimum']:g}"
+        if "minimum" in field
+        else f"over {field['exclusiveMinimum']:g}"
+        if "exclusiveMinimum" in field
+        else ""
+    )
+    below = (
+        f"{field['maximum']:g}"
+        if "maximum" in field
+        else f"under {field['exclusiveMaximum']:g}"
+        if "exclusiveMaximum" in field
+        else ""
+    )
+    bounds = f"{above} … {below}" if above or below else ""
+    return bounds.strip() or str(field.get("type", ""))

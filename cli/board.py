@@ -68,14 +68,15 @@ class Tracked:
 
     def figures(self) -> list[str]:
         """Loss, accuracies, speed and time left, as far as they are known."""
-        latest = self.latest
+        latest = {name: value for name, value in self.latest.items() if value is not None}
+        # Under population statistics once they are measured: so the model will answer.
         known = [
-            ("loss", "train/loss", number),
-            ("train", "train/accuracy", percent),
-            ("test", "test/accuracy", percent),
-            ("rmse", "test/rmse", number),
+            ("loss", latest.get("train/loss"), number),
+            ("train", latest.get("train/accuracy"), percent),
+            ("test", latest.get("bn/population_accuracy", latest.get("test/accuracy")), percent),
+            ("rmse", latest.get("bn/population_rmse", latest.get("test/rmse")), number),
         ]
-        parts = [f"{word} {show(latest[name])}" for word, name, show in known if latest.get(name) is not None]
+        parts = [f"{word} {show(value)}" for word, value, show in known if value is not None]
         rate = latest.get(RATE)
         if rate is not None:
             parts.append(f"{rate:,.0f} examples/s")

@@ -1,7 +1,8 @@
-"""A process that is started again whenever it dies."""
+"""Processes that are started again whenever they die, until a signal comes."""
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -12,6 +13,9 @@ from queue import SimpleQueue
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 HEALTHY_SECONDS = 10.0  # one that lived this long starts with the first pause again
+
+STOP_SECONDS = 10.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -77,3 +81,62 @@ def say_how(status: int) -> str:
     if status >= 0:
         return f"ended with status {status}"
     return f"killed by {signal.Signals(-status).name}"
+
+
+Events = SimpleQueue[Ended | int]
+
+
+def listen_for_signals(events: Events) -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
+            signal.signal(number, lambda number, _frame: events.put(number))
+
+
+def supervise(children: list[Child], events: Events) -> None:
+    """Returns when a signal comes."""
+    for child in children:
+        child.start()
+    while True:
+        match _next(events, min((child.due for child in children if child.due is not None), default=None)):
+            case Ended(child, status):
+                pause = child.schedule()
+                say(f"{child.name} {say_how(status)}; it starts again in {pause:.1f} s")
+            case int():
+                return
+            case None:
+                for child in children:
+                    if child.due is not None and child.due <= time.monotonic():
+                        child.start()
+
+
+def stop(children: list[Child], events: Events) -> None:
+    """SIGTERM to all, SIGKILL to what is left in the end, or at a second Ctrl-C."""
+    living = {child for child in children if child.process is not None}
+    for child in living:
+        child.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    while living:
+        event = _next(events, deadline)
+        if isinstance(event, Ended):
+            living.discard(event.child)
+        elif event is None or event == signal.SIGINT:
+            for child in living:
+                child.kill()
+            deadline = time.monotonic() + STOP_SECONDS
+
+
+def stop_with(parent_descriptor: int, events: Events) -> None:
+    os.read(parent_descriptor, 1)
+    events.put(signal.SIGTERM)
+
+
+def _next(events: Events, until: float | None) -> Ended | int | None:
+    """The next event, or None when the time (monotonic) has come."""
+    try:
+        return events.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+    except queue.Empty:
+        return None
+
+
+def say(line: str) -> None:
+    print(f"evenkeel: {line}", flush=True)

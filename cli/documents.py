@@ -20,7 +20,7 @@ def read_json(source: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         name = "standard input" if source == "-" else source
-        raise InputInvalid(f"{name} is not JSON ({error}): see `evenkeel submit --help` for an example") from None
+        raise InputInvalid(f"{name} is not JSON ({error}): write it as JSON") from None
 
 
 def pairs(given: list[str]) -> dict[str, str]:

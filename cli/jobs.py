@@ -1,15 +1,16 @@
 """Commands on jobs."""
 
-import json
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from cli.checking import show_check
 from cli.documents import override, pairs, read_json, values
-from cli.output import age, coloured, console, duration, number, percent, show_json, show_table, spark
-from cli.watching import watch_one
+from cli.output import age, coloured, duration, number, percent, show_json, show_table, spark
+from cli.watching import show_made, watch_one
 from core.errors import InputInvalid
 from evenkeel import Client, Job
 
@@ -46,12 +47,10 @@ def submit(
     document = override(document, set_ or [])
     with Client() as client:
         if check:
-            show_json(client.validate(document).raw)
+            checked = client.validate(document)
+            show_json(checked.raw) if as_json else show_check(checked)
             return
-        job = client.submit(document, key)
-        _show(job, as_json)
-        if watch:
-            raise typer.Exit(watch_one(client, job))
+        raise typer.Exit(show_made(client, client.submit(document, key), as_json, watch))
 
 
 def watch(job_id: JobId) -> None:
@@ -84,14 +83,14 @@ def jobs(
         show_json([job.raw for job in found])
         return
     show_table(
-        ("id", "name", "status", "progress", "test accuracy", "created"),
+        ("id", "name", "status", "progress", "test score", "created"),
         (
             (
                 job.id,
                 job.name,
                 coloured(job.status),
                 f"{job.progress.step:,}/{job.progress.steps:,}",
-                percent(job.latest_metrics.get("test/accuracy")),
+                _score(job),
                 age(job.created_at),
             )
             for job in found
@@ -119,8 +118,8 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
     if here.forked_from is not None:
         rows.append(("forked from", f"{here.forked_from['job_id']}, step {here.forked_from['step']:,}"))
     rows += [(name, number(value, 6)) for name, value in sorted(here.latest_metrics.items())]
-    rows += [(f"result {name}", _shown(value)) for name, value in (here.result or {}).items()]
-    rows += [(f"error {name}", _shown(value)) for name, value in (here.error or {}).items()]
+    rows += [row for name, value in (here.result or {}).items() for row in _rows(f"result {name}", value)]
+    rows += [row for name, value in (here.error or {}).items() for row in _rows(f"error {name}", value)]
     show_table(("", ""), rows)
 
 
@@ -133,6 +132,10 @@ def metrics(
     """Show a job's metrics, one line a series."""
     with Client() as client:
         found = client.metrics(job_id, name, max_points=max_points)
+        unknown = [wanted for wanted in name or () if not found[wanted].steps]
+        if unknown:
+            known = ", ".join(sorted(client.metrics(job_id, max_points=2))) or "none yet"
+            raise InputInvalid(f"{job_id} has no points of {', '.join(unknown)}: its series are {known}")
     if as_json:
         # Not finite values become text, because JSON has no word for them.
         show_json(
@@ -167,32 +170,31 @@ def logs(job_id: JobId) -> None:
 
 
 def cancel(
-    job_id: JobId, force: Annotated[bool, typer.Option(help="At once, without a last checkpoint.")] = False
+    job_id: JobId,
+    force: Annotated[bool, typer.Option(help="At once, without a last checkpoint.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Stop a job."""
     with Client() as client:
-        _show(client.cancel(job_id, force))
+        show_made(client, client.cancel(job_id, force), as_json, watch=False)
 
 
-def pause(job_id: JobId) -> None:
+def pause(job_id: JobId, as_json: AsJson = False) -> None:
     """Put a running job aside, with a checkpoint."""
     with Client() as client:
-        _show(client.pause(job_id))
+        show_made(client, client.pause(job_id), as_json, watch=False)
 
 
-def resume(job_id: JobId) -> None:
+def resume(job_id: JobId, watch: Watch = False, as_json: AsJson = False) -> None:
     """Put a paused job back into the queue."""
     with Client() as client:
-        _show(client.resume(job_id))
+        raise typer.Exit(show_made(client, client.resume(job_id), as_json, watch))
 
 
-def retry(job_id: JobId, watch: Watch = False) -> None:
+def retry(job_id: JobId, watch: Watch = False, as_json: AsJson = False) -> None:
     """Make a new job out of one that has ended."""
     with Client() as client:
-        fresh = client.retry(job_id)
-        _show(fresh)
-        if watch:
-            raise typer.Exit(watch_one(client, fresh))
+        raise typer.Exit(show_made(client, client.retry(job_id), as_json, watch))
 
 
 def fork(
@@ -207,16 +209,23 @@ def fork(
     """Go on from a job's checkpoint in a new job, with some fields changed."""
     with Client() as client:
         fresh = client.fork(job_id, values(set_ or []), checkpoint)
-        _show(fresh, as_json)
-        if watch:
-            raise typer.Exit(watch_one(client, fresh))
+        raise typer.Exit(show_made(client, fresh, as_json, watch))
 
 
-def _show(job: Job, as_json: bool = False) -> None:
-    if as_json:
-        show_json(job.raw)
+def _score(job: Job) -> str:
+    """Of the test split, as the model answers once there is one, else as of the newest evaluation."""
+    latest = {name.removeprefix("test/"): value for name, value in job.latest_metrics.items()}
+    known = latest | dict(job.result or {})
+    return f"r² {number(known['r2'], 3)}" if "r2" in known else percent(known.get("accuracy"))
+
+
+def _rows(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """A row a figure; what holds groups of figures, a row a group."""
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        for key, part in value.items():
+            yield from _rows(f"{name} {key}", part)
     else:
-        console().print(job.id, coloured(job.status), job.name, sep="  ")
+        yield name, _shown(value)
 
 
 def _plain(value: float) -> float | str:
@@ -224,4 +233,14 @@ def _plain(value: float) -> float | str:
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    match value:
+        case dict():
+            return ", ".join(f"{key} {_shown(part)}" for key, part in value.items())
+        case list():
+            return "; ".join(map(_shown, value)) or "-"
+        case bool():
+            return "yes" if value else "no"
+        case float() | None:
+            return number(value, 6)
+        case _:
+            return str(value)

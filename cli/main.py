@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import architectures, comparisons, demo, jobs, keys, layers, models, recipes, server, statistics
+from cli import architectures, comparisons, data, demo, jobs, keys, layers, models, recipes, server, statistics
 from cli.output import complain
 from core.errors import EvenkeelError
 from core.settings import load_settings
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "The service": (demo.demo, server.up, server.api, server.worker, server.migrate),
+    "The service": (demo.demo, server.up, server.api, server.serve, server.worker, server.migrate),
     "Jobs": (
         jobs.submit,
         jobs.watch,
@@ -38,11 +38,19 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         jobs.fork,
         architectures.architectures,
     ),
-    "Models": (models.models, models.predict, statistics.recalibrate, statistics.verify),
+    "Models": (
+        models.models,
+        models.predict,
+        models.download,
+        layers.population,
+        statistics.recalibrate,
+        statistics.verify,
+    ),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(data.app, name="data", rich_help_panel="Jobs")
 app.add_typer(comparisons.app, name="compare", rich_help_panel="Comparisons")
 app.add_typer(recipes.app, name="recipe", rich_help_panel="Comparisons")
 app.add_typer(keys.app, name="keys", rich_help_panel="The service")

@@ -1,16 +1,19 @@
 """Commands on models."""
 
+import hashlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.documents import read_json
-from cli.output import age, number, percent, show_json, show_table
+from cli.output import age, console, number, percent, show_json, show_table
 from core.errors import InputInvalid
 from evenkeel import Client, Prediction
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SHOWN_PROBABILITIES = 3
+SUFFIXES = {"probe": "probe.safetensors", "card": "json"}
 
 
 def models(
@@ -25,13 +28,15 @@ def models(
                 show_json([version.raw for version in versions])
                 return
             show_table(
-                ("version", "aliases", "job", "weights", "created"),
+                ("version", "aliases", "job", "weights", "statistics", "recalibrated from", "created"),
                 (
                     (
                         str(version.version),
                         ", ".join(version.aliases) or "-",
                         version.job_id,
                         version.weights_sha256[:12],
+                        (version.statistics_sha256 or "-")[:12],
+                        str((version.recalibrated_from or {}).get("version", "-")),
                         age(version.created_at),
                     )
                     for version in versions
@@ -56,8 +61,25 @@ def models(
     )
 
 
+def download(
+    model: Annotated[str, typer.Argument(help="The model's name.", metavar="MODEL")],
+    format: Annotated[str, typer.Option(help="onnx, safetensors, probe or card.")] = "onnx",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; by default MODEL.onnx or the like.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="This version.")] = None,
+    alias: Annotated[str | None, typer.Option(help="The version of this alias; `latest` unless given.")] = None,
+) -> None:
+    """Save a model's graph, weights, probe rows or card."""
+    with Client() as client:
+        content = client.download(model, format, version, alias)
+    path = output or Path(f"{model}.{SUFFIXES.get(format, format)}")
+    path.write_bytes(content)
+    console().print(f"{path}  {len(content):,} bytes  sha256 {hashlib.sha256(content).hexdigest()}")
+
+
 def predict(
-    model: Annotated[str, typer.Argument(help="The model's name.")],
+    model: Annotated[str, typer.Argument(help="The model's name.", metavar="MODEL")],
     rows: Annotated[str, typer.Option(help='JSON file with rows or {"rows": …}, or - for standard input.')],
     version: Annotated[int | None, typer.Option(help="This version.")] = None,
     alias: Annotated[str | None, typer.Option(help="The version of this alias; `latest` unless given.")] = None,

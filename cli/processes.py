@@ -11,6 +11,8 @@ from core.settings import Settings, load_settings
 
 UP = "import sys; from cli.up import main; sys.exit(main())"
 API = "from api.server import serve; from cli.processes import finish; finish(serve)"
+SHARING_API = "from api.server import serve; from cli.processes import finish_sharing; finish_sharing(serve)"
+API_GROUP = "import sys; from cli.workers import main; sys.exit(main())"
 WORKER = "from worker.local import run; from cli.processes import finish; finish(run)"
 CHECK = "from worker.vitals import check; from cli.processes import finish; finish(check)"
 PREPARE = "import sys; from cli.preparing import main; sys.exit(main())"
@@ -32,6 +34,12 @@ def settings() -> Settings:
     return load_settings(**json.loads(sys.argv[1]))
 
 
+def overrides() -> Overrides:
+    """In such a process: the settings that it was given itself."""
+    found: Overrides = json.loads(sys.argv[1])
+    return found
+
+
 def arguments() -> list[str]:
     """In such a process: what it was given besides."""
     return sys.argv[2:]
@@ -40,6 +48,12 @@ def arguments() -> list[str]:
 def parent() -> int | None:
     """In such a process: the descriptor whose other end closes with its parent, when it was given one."""
     return int(sys.argv[2]) if sys.argv[2:] else None
+
+
+def finish_sharing(run: Callable[[Settings, int | None, int | None], None]) -> NoReturn:
+    """As `finish`, for a process that was given a listening socket of its parent's."""
+    listening = int(sys.argv[3])
+    finish(lambda settings, parent: run(settings, parent, listening))
 
 
 def finish(run: Callable[[Settings, int | None], int | None]) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli.processes import ADMIN_KEY, API, CHECK, MIGRATE, UP, WORKER, Overrides, command
+from cli.processes import ADMIN_KEY, API, API_GROUP, CHECK, MIGRATE, UP, WORKER, Overrides, command
 from core.errors import SettingsInvalid
 from core.settings import load_settings
 
@@ -24,6 +24,10 @@ Host = Annotated[
 Port = Annotated[
     int | None, typer.Option(help="Port; 0 for a free one, 8321 unless given. [env: EVENKEEL_PORT]", show_default=False)
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes that share the port; 1 unless given. [env: EVENKEEL_API_WORKERS]", show_default=False),
+]
 
 SERVER_PARTS = ("uvicorn", "sqlalchemy", "alembic", "setproctitle")
 WORKER_PARTS = ("torch", "onnx", "sklearn", "sqlalchemy", "setproctitle")
@@ -31,12 +35,17 @@ WORKER_PARTS = ("torch", "onnx", "sklearn", "sqlalchemy", "setproctitle")
 
 def up(home: Home = None, host: Host = None, port: Port = None) -> None:
     """Run the whole service on this machine: API, worker, database, all in one folder."""
-    _become(UP, SERVER_PARTS + WORKER_PARTS, home, host, port)
+    _become(UP, SERVER_PARTS + WORKER_PARTS, home, host=host, port=port)
 
 
-def api(home: Home = None, host: Host = None, port: Port = None) -> None:
+def api(home: Home = None, host: Host = None, port: Port = None, workers: Workers = None) -> None:
     """Run the HTTP API alone."""
-    _become(API, SERVER_PARTS, home, host, port)
+    _become(API, SERVER_PARTS, home, host=host, port=port, api_workers=workers)
+
+
+def serve(home: Home = None, host: Host = None, port: Port = None, workers: Workers = None) -> None:
+    """Run models and predictions alone: the API without jobs, over the same database and keys."""
+    _become(API, SERVER_PARTS, home, host=host, port=port, api_workers=workers, role="inference")
 
 
 def worker(
@@ -70,11 +79,11 @@ def require(parts: tuple[str, ...]) -> None:
         )
 
 
-def _become(
-    code: str, parts: tuple[str, ...], home: Path | None, host: str | None = None, port: int | None = None
-) -> NoReturn:
+def _become(code: str, parts: tuple[str, ...], home: Path | None, **given: str | int | None) -> NoReturn:
     require(parts)
-    overrides: Overrides = {"home": str(home.absolute()) if home else None, "host": host, "port": port}
-    load_settings(**overrides)  # what can not be used is named here, in one line
+    overrides: Overrides = {"home": str(home.absolute()) if home else None, **given}
+    settings = load_settings(**overrides)  # what can not be used is named here, in one line
+    if code == API and settings.api_workers > 1:
+        code = API_GROUP
     sys.stdout.flush()
     os.execv(sys.executable, command(code, overrides))

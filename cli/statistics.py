@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from cli.documents import override, read_json
-from cli.output import coloured, console, number, percent, show_json, show_table
-from cli.watching import watch_one
+from cli.output import number, percent, show_json, show_table
+from cli.watching import show_made
 from core.errors import InputInvalid
 from evenkeel import Client, Job, Verification
 
@@ -49,15 +49,10 @@ def recalibrate(
             idempotency_key=key,
             **document,
         )
-        if as_json:
-            show_json(job.raw)
-        else:
-            console().print(job.id, coloured(job.status), job.name, sep="  ")
-        if watch:
-            code = watch_one(client, job)
-            if not as_json:
-                _show_change(client.job(job))
-            raise typer.Exit(code)
+        code = show_made(client, job, as_json, watch)
+        if watch and not as_json and code == 0:
+            _show_change(client.job(job))
+        raise typer.Exit(code)
 
 
 def verify(model: ModelName, version: OfVersion = None, alias: OfAlias = None, as_json: AsJson = False) -> None:

@@ -7,8 +7,6 @@ import contextlib
 import http.client
 import json
 import os
-import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -20,15 +18,10 @@ from queue import SimpleQueue
 from setproctitle import setproctitle
 
 from cli import lock, processes
-from cli.children import Child, Ended, say_how
+from cli.children import Child, Events, listen_for_signals, say, stop, stop_with, supervise
 from cli.processes import API, PREPARE, WORKER, Overrides, command
 from core.errors import Conflict, EvenkeelError
 from core.settings import Settings
-
-STOP_SECONDS = 10.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-Events = SimpleQueue[Ended | int]
 
 
 def main() -> int:
@@ -45,14 +38,12 @@ def run(settings: Settings, parent_descriptor: int | None = None) -> int:
     """Runs the service on a home until a signal; its exit code. Raises Conflict when the home or the port is taken."""
     events: Events = SimpleQueue()
     if parent_descriptor is not None:
-        threading.Thread(target=_stop_with, args=(parent_descriptor, events), daemon=True).start()
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
-            signal.signal(number, lambda number, _frame: events.put(number))
+        threading.Thread(target=stop_with, args=(parent_descriptor, events), daemon=True).start()
+    listen_for_signals(events)
     home = settings.home.absolute()
     lock_descriptor = lock.hold(home)
     settings.service_file.unlink(missing_ok=True)  # a killed predecessor could not
-    port = _usable_port(settings.host, settings.port)
+    port = usable_port(settings.host, settings.port)
     overrides: Overrides = {"home": str(home), "host": settings.host, "port": port}
     prepared = subprocess.run(command(PREPARE, overrides), check=False, process_group=0)
     if prepared.returncode != 0:
@@ -66,60 +57,14 @@ def run(settings: Settings, parent_descriptor: int | None = None) -> int:
     url = f"http://{_reachable(settings.host)}:{port}"
     threading.Thread(target=_announce, args=(settings, url), daemon=True).start()
     try:
-        _supervise(children, events)
+        supervise(children, events)
     finally:
-        _stop(children, events)
+        stop(children, events)
         settings.service_file.unlink(missing_ok=True)
     return 0
 
 
-def _supervise(children: list[Child], events: Events) -> None:
-    """Returns when a signal comes."""
-    for child in children:
-        child.start()
-    while True:
-        match _next(events, min((child.due for child in children if child.due is not None), default=None)):
-            case Ended(child, status):
-                pause = child.schedule()
-                _say(f"{child.name} {say_how(status)}; it starts again in {pause:.1f} s")
-            case int():
-                return
-            case None:
-                for child in children:
-                    if child.due is not None and child.due <= time.monotonic():
-                        child.start()
-
-
-def _stop(children: list[Child], events: Events) -> None:
-    """SIGTERM to all, SIGKILL to what is left in the end, or at a second Ctrl-C."""
-    living = {child for child in children if child.process is not None}
-    for child in living:
-        child.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
-    while living:
-        event = _next(events, deadline)
-        if isinstance(event, Ended):
-            living.discard(event.child)
-        elif event is None or event == signal.SIGINT:
-            for child in living:
-                child.kill()
-            deadline = time.monotonic() + STOP_SECONDS
-
-
-def _stop_with(parent_descriptor: int, events: Events) -> None:
-    os.read(parent_descriptor, 1)
-    events.put(signal.SIGTERM)
-
-
-def _next(events: Events, until: float | None) -> Ended | int | None:
-    """The next event, or None when the time (monotonic) has come."""
-    try:
-        return events.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
-    except queue.Empty:
-        return None
-
-
-def _usable_port(host: str, port: int) -> int:
+def usable_port(host: str, port: int) -> int:
     """The port itself, or a free one for 0. Raises Conflict when it is taken, before anything is started."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -147,7 +92,7 @@ def _announce(settings: Settings, url: str) -> None:
         time.sleep(pause)
         waited += pause
     _write_whole(settings.service_file, json.dumps({"url": url, "pid": os.getpid()}) + "\n")
-    _say(f"ready at {url} on {settings.home.absolute()} (Ctrl-C stops it)")
+    say(f"ready at {url} on {settings.home.absolute()} (Ctrl-C stops it)")
 
 
 def _answers(url: str) -> bool:
@@ -162,7 +107,3 @@ def _write_whole(file: Path, text: str) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     partial.write_text(text)
     partial.replace(file)
-
-
-def _say(line: str) -> None:
-    print(f"evenkeel: {line}", flush=True)

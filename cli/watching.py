@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 
 from cli.board import board_for
-from cli.output import complain
+from cli.output import coloured, complain, console, show_json
 from evenkeel import Client, Event, Job
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2}
+INTERRUPTED = 130
+"""As a shell says of a command that Ctrl-C has ended."""
 
 Heard = tuple[str, Event | Exception | None]
 
@@ -34,12 +36,34 @@ def watch_all(client: Client, jobs: Sequence[tuple[Job, str | None]]) -> list[Jo
     return [client.job(job) for job, _ in jobs]
 
 
+def show_made(client: Client, job: Job, as_json: bool, watch: bool) -> int:
+    """Shows a job that was just made, and with `watch` how it goes on to its end; the exit code. As JSON it is one
+    document: the job as it is now, or with `watch` as it ended."""
+    if not as_json:
+        console().print(job.id, coloured(job.status), job.name, sep="  ")
+        return watch_one(client, job) if watch else 0
+    try:
+        shown = client.wait(job) if watch else job
+    except KeyboardInterrupt:
+        return _interrupted(job)
+    show_json(shown.raw)
+    return EXIT_CODES.get(shown.status, 1) if watch else 0
+
+
 def watch_one(client: Client, job: Job) -> int:
     """Shows a job until it has ended; the exit code that says how."""
-    ended = watch_all(client, [(job, None)])[0]
+    try:
+        ended = watch_all(client, [(job, None)])[0]
+    except KeyboardInterrupt:
+        return _interrupted(job)
     if ended.error is not None:
         complain(f"{ended.id} failed ({ended.error.get('code')}): {ended.error.get('message')}")
     return EXIT_CODES.get(ended.status, 1)
+
+
+def _interrupted(job: Job) -> int:
+    complain(f"{job.id} goes on: `evenkeel watch {job.id}` shows it again, `evenkeel cancel {job.id}` stops it")
+    return INTERRUPTED
 
 
 def _listen(client: Client, job: Job, heard: SimpleQueue[Heard]) -> None:

@@ -7,9 +7,14 @@ EvenkeelError
 ├── Unauthorized           401  no key, or a wrong, expired or revoked one
 ├── Forbidden              403  the key lacks a scope
 ├── NotFound               404  no such thing, or another tenant's
+├── NotAllowed             405  this address does not answer this method
 ├── Conflict               409  the job's state, or a first request still running, forbids it
 ├── IdempotencyMismatch    422  the key was used with another body
 ├── TooLarge               413  a body beyond the configured limit
+├── Overloaded             429  more is waiting than may wait; try again
+├── Unsupported            501  a part of a protocol that is not served here
+├── DeadlinePassed         504  no answer within the time that the request gave
+├── UnsupportedMedia       415  a body in a form or an encoding that is not read here
 ├── Unavailable            503  the database or a model is away for now; try again
 ├── StorageFailed          507  artifact bytes can not be written or read
 │   └── StorageAway        503  the store can not be asked, which says nothing of what it holds; try again
@@ -43,6 +48,11 @@ class FieldProblem:
     message: str
 
 
+def told(problems: tuple[FieldProblem, ...]) -> str:
+    """All in one line; what is wrong with the body as a whole has no pointer."""
+    return "; ".join(f"{problem.pointer}: {problem.message}".removeprefix(": ") for problem in problems)
+
+
 class EvenkeelError(Exception):
     status = 500
     code = "internal"
@@ -61,8 +71,7 @@ class SpecInvalid(EvenkeelError):
     status, code = 422, "invalid_spec"
 
     def __init__(self, problems: tuple[FieldProblem, ...]) -> None:
-        fields = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in problems)
-        super().__init__(f"the spec can not be run: {fields}", problems)
+        super().__init__(f"the spec can not be run: {told(problems)}", problems)
 
 
 class InputInvalid(EvenkeelError):
@@ -85,6 +94,10 @@ class NotFound(EvenkeelError):
     status, code = 404, "not_found"
 
 
+class NotAllowed(EvenkeelError):
+    status, code = 405, "method_not_allowed"
+
+
 class Conflict(EvenkeelError):
     status, code = 409, "conflict"
 
@@ -95,6 +108,22 @@ class IdempotencyMismatch(EvenkeelError):
 
 class TooLarge(EvenkeelError):
     status, code = 413, "too_large"
+
+
+class UnsupportedMedia(EvenkeelError):
+    status, code = 415, "unsupported_media_type"
+
+
+class Overloaded(EvenkeelError):
+    status, code, retryable = 429, "overloaded", True
+
+
+class Unsupported(EvenkeelError):
+    status, code = 501, "unsupported"
+
+
+class DeadlinePassed(EvenkeelError):
+    status, code, retryable = 504, "deadline_passed", True
 
 
 class Unavailable(EvenkeelError):

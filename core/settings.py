@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -100,9 +100,25 @@ class Settings(BaseSettings):
     maximum_members: Annotated[int, Field(ge=1)] = 400
     """Jobs of one comparison."""
     maximum_body_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    maximum_dataset_bytes: Annotated[int, Field(ge=1)] = 1024**3
+    """Of a data set that is uploaded, and of what it holds unpacked."""
     maximum_predict_rows: Annotated[int, Field(ge=1)] = 100_000
     model_memory_bytes: Annotated[int, Field(ge=1)] = 1024**3
     """Bound on the bytes of model files that the inference engine keeps loaded."""
+    api_workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes of the API on its port."""
+    role: Literal["all", "inference"] = "all"
+    """What the API answers: everything, or models and predictions only."""
+    predict_queue_rows: Annotated[int, Field(ge=1)] = 4096
+    """Rows that may wait for one model in one process; who comes later is told so at once."""
+    predict_seconds: Seconds = 30.0
+    """How long a prediction may take, waiting included, where its request does not say."""
+    predict_threads: Annotated[int, Field(ge=1)] | None = None
+    """Batches that one process runs at the same time; default: the cores that it may use, at most 4."""
+    drift_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Of the batches, how many are compared with the training data; 0: none."""
+    drift_threshold: Annotated[float, Field(gt=0.0)] = 0.5
+    """An input has drifted when its mean is further off than so many deviations of the training data."""
     log_level: str = "info"
 
     @field_validator("database_url_file", "broker_url_file", "api_key_file")

@@ -3,6 +3,7 @@
 from core.spec import ComparisonSpec, JobSpec
 from evenkeel.client import Client
 from evenkeel.comparisons import Comparison
+from evenkeel.datasets import Dataset, DatasetVersion
 from evenkeel.errors import (
     Conflict,
     EvenkeelClientError,
@@ -37,6 +38,8 @@ __all__ = [
     "Comparison",
     "ComparisonSpec",
     "Conflict",
+    "Dataset",
+    "DatasetVersion",
     "EvenkeelClientError",
     "Event",
     "FieldError",

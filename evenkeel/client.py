@@ -11,7 +11,9 @@ from urllib.parse import quote
 
 from core.spec import JobSpec
 from evenkeel.comparisons import Comparisons
+from evenkeel.datasets import Datasets
 from evenkeel.discovery import locate
+from evenkeel.documents import listed, plain
 from evenkeel.recipes import Recipes
 from evenkeel.reports import LayerReports, Verification
 from evenkeel.results import (
@@ -55,6 +57,7 @@ class Client:
         self._transport = Transport(partial(locate, url, api_key, home), timeout_seconds, patience_seconds)
         self.comparisons = Comparisons(self._transport)
         self.recipes = Recipes(self._transport, self.comparisons)
+        self.datasets = Datasets(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -72,11 +75,11 @@ class Client:
     def submit(self, spec: Spec, idempotency_key: str | None = None) -> Job:
         """One job, however often the request has to be sent: without a key of yours, a fresh one is made."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return Job.read(self._transport.json("POST", "/v1/jobs", body=_plain(spec), headers=headers))
+        return Job.read(self._transport.json("POST", "/v1/jobs", body=plain(spec), headers=headers))
 
     def validate(self, spec: Spec) -> Validation:
         """What `submit` would say, without a job."""
-        return Validation.read(self._transport.json("POST", "/v1/jobs:validate", body=_plain(spec)))
+        return Validation.read(self._transport.json("POST", "/v1/jobs:validate", body=plain(spec)))
 
     def job(self, job: JobOrId) -> Job:
         return Job.read(self._transport.json("GET", _of(job)))
@@ -150,9 +153,10 @@ class Client:
     def resume(self, job: JobOrId) -> Job:
         return Job.read(self._transport.json("POST", f"{_of(job)}/resume"))
 
-    def retry(self, job: JobOrId) -> Job:
-        """A new job with the spec of one that has ended. Not sent twice, because that would make two."""
-        return Job.read(self._transport.json("POST", f"{_of(job)}/retry", repeatable=False))
+    def retry(self, job: JobOrId, idempotency_key: str | None = None) -> Job:
+        """A new job with the spec of one that has ended; one, however often the request has to be sent."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return Job.read(self._transport.json("POST", f"{_of(job)}/retry", headers=headers))
 
     def fork(
         self,
@@ -177,6 +181,11 @@ class Client:
         """How the normalization layers stood at the newest evaluation, or the newest up to `step`."""
         return LayerReports.read(self._transport.json("GET", f"{_of(job)}/layers", params={"step": step}))
 
+    def network(self, job: JobOrId) -> list[dict[str, Any]]:
+        """The job's network as its list of layers, with shapes, parameters and FLOPs."""
+        layers: list[dict[str, Any]] = self._transport.json("GET", f"{_of(job)}/network")["data"]
+        return layers
+
     # Models
 
     def models(self, limit: int = 100) -> list[Model]:
@@ -194,9 +203,11 @@ class Client:
     def remove_alias(self, model: str, alias: str) -> None:
         self._transport.send("DELETE", f"{_model(model)}/aliases/{quote(alias, safe='')}")
 
-    def population(self, model: str, version: int | None = None, channels: bool = False) -> dict[str, Any]:
+    def population(
+        self, model: str, version: int | None = None, channels: bool = False, *, alias: str | None = None
+    ) -> dict[str, Any]:
         """Population statistics per layer, as measured after training; with `channels`, `layers` has every value."""
-        path, params = f"{_model(model)}/population", {"version": version}
+        path, params = f"{_model(model)}/population", {"version": version, "alias": alias}
         answer: dict[str, Any] = self._transport.json("GET", path, params=params)
         if channels:
             answer["layers"], page = [], {"has_more": True, "last_layer": None}
@@ -234,7 +245,7 @@ class Client:
         return Verification.read(answer)
 
     def download(self, model: str, format: str = "onnx", version: int | None = None, alias: str | None = None) -> bytes:
-        """The artifact's bytes: `onnx`, `safetensors` or `card`."""
+        """The artifact's bytes: `onnx`, `safetensors`, `probe` (rows and what they must give) or `card`."""
         params = {"format": format, "version": version, "alias": alias}
         return self._transport.send(
             "GET", f"{_model(model)}/download", params=params, headers={"Accept": "*/*"}
@@ -242,11 +253,8 @@ class Client:
 
     def predict(self, model: str, rows: Any, version: int | None = None, alias: str | None = None) -> Predictions:
         """Answers for rows in the data's own units: lists, objects by column name, or an array with `tolist`."""
-        plain = rows.tolist() if hasattr(rows, "tolist") else [_row(row) for row in rows]
-        params = {"version": version, "alias": alias}
-        return Predictions.read(
-            self._transport.json("POST", f"{_model(model)}/predict", params=params, body={"rows": plain})
-        )
+        path, params = f"{_model(model)}/predict", {"version": version, "alias": alias}
+        return Predictions.read(self._transport.json("POST", path, params=params, body={"rows": listed(rows)}))
 
     def create_key(self, name: str, scopes: Sequence[str], expires_at: str | None = None) -> Key:
         """The only answer that has the key's text. `expires_at`: RFC 3339."""
@@ -277,14 +285,6 @@ class Client:
             after = page.get("last_id")
             if not page.get("has_more") or after is None:
                 return
-
-
-def _plain(spec: Spec) -> Any:
-    return spec.model_dump(mode="json") if isinstance(spec, JobSpec) else dict(spec)
-
-
-def _row(row: Any) -> Any:
-    return row.tolist() if hasattr(row, "tolist") else row
 
 
 def _id(job: JobOrId) -> str:

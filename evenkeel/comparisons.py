@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from core.spec import ComparisonSpec
+from evenkeel.documents import plain
 from evenkeel.errors import WaitTimedOut
 from evenkeel.results import Job, Raw, optional_time
 from evenkeel.transport import Transport
@@ -91,11 +92,11 @@ class Comparisons:
     def submit(self, spec: ComparisonSpec | Mapping[str, Any], idempotency_key: str | None = None) -> Comparison:
         """One comparison, however often the request has to be sent: without a key of yours, a fresh one is made."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return self._read(self._transport.json("POST", "/v1/comparisons", body=_plain(spec), headers=headers))
+        return self._read(self._transport.json("POST", "/v1/comparisons", body=plain(spec), headers=headers))
 
     def validate(self, spec: ComparisonSpec | Mapping[str, Any]) -> dict[str, Any]:
         """Its members and what they would cost, without a job."""
-        answer: dict[str, Any] = self._transport.json("POST", "/v1/comparisons:validate", body=_plain(spec))
+        answer: dict[str, Any] = self._transport.json("POST", "/v1/comparisons:validate", body=plain(spec))
         return answer
 
     def get(self, comparison: Comparison | str) -> Comparison:
@@ -150,10 +151,6 @@ class Comparisons:
             after = page.get("last_id")
             if not page.get("has_more") or after is None:
                 return
-
-
-def _plain(spec: ComparisonSpec | Mapping[str, Any]) -> Any:
-    return spec.model_dump(mode="json") if isinstance(spec, ComparisonSpec) else dict(spec)
 
 
 def _at(comparison: Comparison | str) -> str:

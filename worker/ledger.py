@@ -135,8 +135,8 @@ class Ledger:
             if row.cancel_requested_at is not None:
                 return self._finishing("cancelled", "cancelled", "info")
             if row.pause_requested_at is not None and state != "paused":
-                return _putting_back("paused", f"paused at step {self._step}")
-            return _putting_back(state, text, level)
+                return self._putting_back("paused", f"paused at step {self._step}")
+            return self._putting_back(state, text, level)
 
         self._transact(choose)
 
@@ -171,6 +171,11 @@ class Ledger:
             EventDraft("end", text, {"status": state} | columns, level),
         ]
         return partial(leases.finish, state=state, step=self._step, **columns), drafts
+
+    def _putting_back(self, state: str, text: str, level: Level = "info") -> Ending:
+        return partial(leases.put_back, state=state, step=self._step), [
+            EventDraft("status", text, {"status": state}, level)
+        ]
 
     def _transact(self, choose: Callable[[Connection], Ending]) -> Any:
         """Everything gathered and the chosen statement in one transaction; answers the statement's row."""
@@ -230,10 +235,6 @@ class Ledger:
         self._drafts, self._checkpoints = self._drafts[drafts:], self._checkpoints[written:]
         self._reports = self._reports[reports:]
         self._progressed = False
-
-
-def _putting_back(state: str, text: str, level: Level = "info") -> Ending:
-    return partial(leases.put_back, state=state), [EventDraft("status", text, {"status": state}, level)]
 
 
 def _rewind_draft(step: int) -> EventDraft:

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from core.identifiers import new_id
-from core.queries import models
+from core.queries import aliases, models
 
 
 def publish(
@@ -56,5 +56,6 @@ def _model_id(connection: Connection, tenant_id: str, name: str) -> str:
 
 
 def _set_alias(connection: Connection, model_id: str, name: str, version: int) -> None:
-    if connection.execute(models.move_alias(model_id, name, version)).rowcount == 0:
-        connection.execute(models.create_alias(model_id, name, version))
+    if connection.execute(aliases.move(model_id, name, version)).rowcount == 0:
+        connection.execute(aliases.create(model_id, name, version))
+    connection.execute(aliases.record(model_id, name, "published"))

@@ -120,6 +120,7 @@ class Watch:
         self._kill_at: float | None = None
         self._overdue = False
         self._drained = False
+        self._phase: str | None = None
         now = time.monotonic()
         self._next_tick = now + node.settings.tick_seconds
         self._heard_at = now
@@ -161,6 +162,7 @@ class Watch:
                     self._seen_points = True
                     self._next_tick = 0.0  # the first step is shown at once
             case PhaseBegan():
+                self._phase = message.phase
                 self._ledger.phase(message)
             case LogLine():
                 self._ledger.log(message)
@@ -185,12 +187,17 @@ class Watch:
         if flags.cancel_forced:
             self._kill_at = 0.0
         if flags.cancel_requested_at is not None:
-            self._tell("cancel", GRACE_SECONDS)
+            self._tell("cancel", self._grace(GRACE_SECONDS))
         elif limit is not None and flags.running_us > limit * 1e6:
             self._overdue = True
             self._tell("cancel", GRACE_SECONDS)
         elif flags.pause_requested_at is not None:
-            self._tell("pause", self._node.settings.stall_seconds)
+            self._tell("pause", self._grace(self._node.settings.stall_seconds))
+
+    def _grace(self, seconds: float) -> float:
+        """None outside of training: the checkpoint of the last step stands, if there is one, and a trainer that
+        compiles, measures or exports would not listen before it is done."""
+        return seconds if self._phase in (None, "training") else 0.0
 
     def _tell(self, command: Command, grace_seconds: float) -> None:
         if self._told != command:

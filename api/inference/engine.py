@@ -1,24 +1,32 @@
-"""The models in memory: ONNX Runtime sessions by version, loaded once, the least used leaving first."""
+"""The models in memory: ONNX Runtime sessions by version, loaded once, warmed up, the least used leaving first."""
 
+import asyncio
 import os
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-from api.inference.rows import Array
-from bn_models.receipt import open_session
+from api.inference.batching import Batcher
+from api.inference.categories import Fields
+from api.inference.drift import drift_of
+from api.inference.lanes import Array, Lane
+from bn_models.receipt import available_providers, open_session
 from core.artifacts import ArtifactStore
-from core.errors import FieldProblem, InputInvalid, StorageFailed, Unavailable
+from core.errors import StorageFailed, Unavailable
 
 ROWS_A_RUN = 64
 """Of a version whose receipt names no other number."""
-THREADS = min(4, os.cpu_count() or 1)
 VersionKey = tuple[str, int]
+Watched = tuple[float, float]
+MOST_THREADS = 4
+WARM_UP_RUNS = 5
+WARM_UP_SECONDS = 0.5
+"""Full batches are tried at warm-up only where one of them takes no longer than this."""
 UNUSABLE: tuple[type[Exception], ...] = (
     StorageFailed,
     runtime.Fail,
@@ -30,110 +38,191 @@ UNUSABLE: tuple[type[Exception], ...] = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ServedModel:
     """A version, ready to answer."""
 
     session: Any
-    output: str
+    outputs: tuple[str, ...]
+    widths: tuple[int, ...]
+    answer: int  # which output a prediction reads: probabilities, or values in the target's units
     shape: tuple[int, ...]
     columns: tuple[str, ...]
+    fields: Fields  # of a table with columns of text
     labels: tuple[str, ...] | None  # None: a regression
     rows_a_run: int
     """Publishing proved that a row has the same bits alone and in company up to this many, fewer where inputs are
     large; where that proof failed, 1: padding to one size would not do, for bits can depend on a row's place too."""
+    padded: bool  # whether runs have this one size: what was proved on the CPU says little of another device
+    card: dict[str, Any]
     bytes: int
 
-    def predict(self, rows: Array) -> list[dict[str, Any]]:
-        """`{"label", "probabilities"}` or `{"value"}` for each of `rows` (n, *shape), in bounded memory.
+    def run(self, chunk: Array) -> list[Array]:
+        """All outputs for at most `rows_a_run` rows (n, *shape)."""
+        if not self.padded:
+            answers: list[Array] = self.session.run(self.outputs, {"input": chunk})
+            return answers
+        padded = np.zeros((self.rows_a_run, *self.shape), np.float32)
+        padded[: len(chunk)] = chunk
+        return [output[: len(chunk)] for output in self.session.run(self.outputs, {"input": padded})]
 
-        Raises InputInvalid for a row whose answer is not a number.
-        """
-        predictions: list[dict[str, Any]] = []
-        for start in range(0, len(rows), self.rows_a_run):
-            (answers,) = self.session.run([self.output], {"input": rows[start : start + self.rows_a_run]})
-            _refuse_nonfinite(answers, start)
-            predictions += self._told(answers)
-        return predictions
+    def no_rows(self) -> list[Array]:
+        return [np.empty((0, width), np.float32) for width in self.widths]
 
-    def _told(self, answers: Array) -> list[dict[str, Any]]:
+    def told(self, outputs: list[Array]) -> list[dict[str, Any]]:
+        """`{"label", "probabilities"}` or `{"value"}` for each row."""
+        answers = outputs[self.answer]
         if self.labels is None:
             return [{"value": value} for value in answers.reshape(len(answers)).tolist()]
         labels = self.labels
-        best = answers.argmax(axis=1).tolist()
         return [
-            {"label": labels[winner], "probabilities": dict(zip(labels, row, strict=True))}
-            for winner, row in zip(best, answers.tolist(), strict=True)
+            {"label": labels[row.index(max(row))], "probabilities": dict(zip(labels, row, strict=True))}
+            for row in answers.tolist()
         ]
 
 
 class Engine:
-    """Bounded by the bytes of the model files it holds; the newest stays even when it alone is larger."""
+    """Bounded by the bytes of the model files it holds; the newest stays even when it alone is larger.
 
-    def __init__(self, artifacts: ArtifactStore, memory_bytes: int) -> None:
+    Belongs to the event loop; files are read and sessions made in a thread. Who waits for a version that
+    leaves memory is still answered by it.
+    """
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        memory_bytes: int,
+        queue_rows: int,
+        threads: int | None,
+        drift: Watched = (0.0, 1.0),
+    ) -> None:
+        """`drift`: the share of the batches that is compared with the training data, and from which shift on."""
+        self._drift = drift
         self._artifacts = artifacts
         self._memory_bytes = memory_bytes
-        self._loaded: OrderedDict[VersionKey, ServedModel] = OrderedDict()
-        self._loading: dict[VersionKey, Lock] = {}
-        self._lock = Lock()
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
+        self._loaded: OrderedDict[VersionKey, Lane] = OrderedDict()
+        self._loading: dict[VersionKey, asyncio.Task[Lane]] = {}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self.batcher = Batcher(threads or min(MOST_THREADS, len(os.sched_getaffinity(0))), queue_rows)
 
     def close(self) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        self.batcher.close()
 
-    def loaded(self, key: VersionKey) -> ServedModel | None:
-        """The version `key`, if it is in memory."""
-        with self._lock:
-            model = self._loaded.get(key)
-            if model is not None:
-                self._loaded.move_to_end(key)
-            return model
+    def lanes(self) -> list[Lane]:
+        return list(self._loaded.values())
 
-    def load(self, key: VersionKey, name: str, artifact: dict[str, Any], card: dict[str, Any]) -> ServedModel:
-        """Reads the file, checks its digest, and keeps it. Requests for one version wait for one load.
+    def holds(self, key: VersionKey) -> bool:
+        """Whether it is in memory now; from any thread, and without counting as use."""
+        return key in self._loaded
+
+    def loaded(self, key: VersionKey) -> Lane | None:
+        """The version `key`, if it is in memory; it counts as used."""
+        lane = self._loaded.get(key)
+        if lane is not None:
+            self._loaded.move_to_end(key)
+        return lane
+
+    async def load(self, key: VersionKey, found: "Found", card: dict[str, Any]) -> Lane:
+        """Reads the file, checks its digest, warms the session up, and keeps it. Who asks for one version
+        at the same time waits for one load.
 
         Raises Unavailable, for this version only, when the file is missing, corrupt, or no model.
         """
-        with self._lock:
-            loading = self._loading.setdefault(key, Lock())
-        with loading:
-            model = self.loaded(key)
-            if model is None:
-                model = self._open(key, name, artifact, card)
-                self._keep(key, model)
-            return model
+        lane = self.loaded(key)
+        if lane is not None:
+            return lane
+        task = self._loading.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._load(key, found, card))
+            self._loading[key] = task
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        return await asyncio.shield(task)
 
-    def _open(self, key: VersionKey, name: str, artifact: dict[str, Any], card: dict[str, Any]) -> ServedModel:
+    def unload(self, key: VersionKey) -> bool:
+        """Takes a version out of memory; whether it was there. The next request loads it again."""
+        lane = self._loaded.pop(key, None)
+        if lane is not None:
+            lane.alive = False
+        return lane is not None
+
+    async def _load(self, key: VersionKey, found: "Found", card: dict[str, Any]) -> Lane:
+        loop = asyncio.get_running_loop()
+        lane = await loop.run_in_executor(self._loader, self._open, key, found, card)
+        self._loaded[key] = lane
+        while len(self._loaded) > 1 and sum(held.model.bytes for held in self.lanes()) > self._memory_bytes:
+            self.unload(next(iter(self._loaded)))
+        return lane
+
+    def _open(self, key: VersionKey, found: "Found", card: dict[str, Any]) -> Lane:
         try:
-            return served_model(self._artifacts.get(artifact["name"], artifact["sha256"]), card)
+            quantized = (card.get("serving") or {}).get("quantization")
+            file = found.artifacts["onnx" if quantized is None else f"onnx_{quantized}"]
+            model = served_model(self._artifacts.get(file["name"], file["sha256"]), card)
+            seconds = warmed_up(model)
+            lane = Lane(model, key, found.name, found.statistics_sha256, found.weights_sha256, *seconds)
+            lane.drift = drift_of(model, found.name, key[1], *self._drift)
+            return lane
         except UNUSABLE as error:
-            raise Unavailable(f"version {key[1]} of model {name} can not be loaded: {error}") from error
+            raise Unavailable(f"version {key[1]} of model {found.name} can not be loaded: {error}") from error
 
-    def _keep(self, key: VersionKey, model: ServedModel) -> None:
-        with self._lock:
-            self._loaded[key] = model
-            self._loading.pop(key, None)
-            while len(self._loaded) > 1 and sum(held.bytes for held in self._loaded.values()) > self._memory_bytes:
-                self._loaded.popitem(last=False)
+
+@dataclass(frozen=True)
+class Found:
+    """What the database says of a version that is to be served, besides its card."""
+
+    name: str
+    artifacts: dict[str, Any]
+    statistics_sha256: str | None
+    weights_sha256: str
 
 
 def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
+    serving = card.get("serving") or {}
+    providers = _providers(serving)
     classification = card["task"] == "classification"
     receipt = card.get("receipt") or {}
+    row_by_row = receipt.get("batch_invariant") is False or serving.get("quantization") is not None
+    session = open_session(content, receipt.get("threads", 1), providers)
+    outputs = {output.name: int(output.shape[-1]) for output in session.get_outputs()}
     return ServedModel(
-        session=open_session(content),  # as the receipt was made
-        output="probabilities" if classification else "value",
+        session=session,
+        outputs=tuple(outputs),
+        widths=tuple(outputs.values()),
+        answer=list(outputs).index("probabilities" if classification else "value"),
         shape=tuple(card["input"]["shape"]),
         columns=tuple(card["input"].get("columns") or ()),
+        fields=tuple(card["input"].get("fields") or ()),
         labels=tuple(map(str, card["labels"])) if classification else None,
-        rows_a_run=1 if receipt.get("batch_invariant") is False else receipt.get("largest_batch", ROWS_A_RUN),
+        rows_a_run=1 if row_by_row else receipt.get("largest_batch", ROWS_A_RUN),
+        padded=len(providers) > 1,
+        card=card,
         bytes=len(content),
     )
 
 
-def _refuse_nonfinite(answers: Array, start: int) -> None:
-    bad = ~np.isfinite(answers.reshape(len(answers), -1)).all(axis=1)
-    if bad.any():
-        index = start + int(bad.argmax())
-        message = "the model's answer is not a number: the values are far outside of what it was trained on"
-        raise InputInvalid(f"/rows/{index}: {message}", (FieldProblem(f"/rows/{index}", "answer_not_finite", message),))
+def _providers(serving: dict[str, Any]) -> list[str]:
+    wanted = ["CUDAExecutionProvider"] if serving.get("provider") == "cuda" else []
+    return [*(name for name in wanted if name in available_providers()), "CPUExecutionProvider"]
+
+
+def warmed_up(model: ServedModel) -> tuple[float, float]:
+    """Seconds that a batch of one row takes, and a full one; the session's buffers are allocated after it."""
+    alone = _seconds(model, 1)
+    full = model.rows_a_run
+    if alone * full > WARM_UP_SECONDS:
+        return alone, alone * full
+    return alone, _seconds(model, full)
+
+
+def _seconds(model: ServedModel, count: int) -> float:
+    """Processor time, not the clock's: a machine that is busy with others must not make a model look slow."""
+    rows = np.zeros((count, *model.shape), np.float32)
+    taken = []
+    for _ in range(WARM_UP_RUNS):
+        began = time.thread_time()
+        model.run(rows)
+        taken.append(time.thread_time() - began)
+        if sum(taken) > WARM_UP_SECONDS:
+            break
+    return min(taken)

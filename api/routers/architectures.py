@@ -6,11 +6,12 @@ from fastapi import APIRouter
 
 from api.auth import JobReader
 from api.pagination import Page
+from api.query import KNOWN_QUERY
 from api.schemas.network import Architecture, ExampleNetwork
 from bn_models.architecture.catalogue import EXAMPLE_INPUT, EXAMPLE_OUTPUTS, catalogue
 from core.spec import FAMILIES
 
-router = APIRouter(prefix="/v1", tags=["architectures"])
+router = APIRouter(prefix="/v1", tags=["architectures"], dependencies=[KNOWN_QUERY])
 
 
 @router.get("/architectures")

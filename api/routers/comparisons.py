@@ -12,8 +12,9 @@ from api.documentation import COMPARISON_EXAMPLES, json_body
 from api.estimate import HISTORY, estimate
 from api.identified import ComparisonId, IdempotencyKey
 from api.jobs import page_of_members
-from api.members import answer_of, cancel_comparison, find_comparison, members_of, submit_comparison
+from api.members import answer_of, cancel_comparison, find_comparison, looked_up, members_of, submit_comparison
 from api.pagination import Page, Paged, unknown_cursor
+from api.query import KNOWN_QUERY
 from api.reports.loading import report_of
 from api.reports.page import POLICY, page_of
 from api.reports.shapes import Report
@@ -25,7 +26,7 @@ from api.schemas.jobs import Job
 from core.queries import comparisons, jobs
 from core.spec import ComparisonSpec
 
-router = APIRouter(prefix="/v1", tags=["comparisons"])
+router = APIRouter(prefix="/v1", tags=["comparisons"], dependencies=[KNOWN_QUERY])
 Body = Annotated[Any, Depends(read_json)]
 EXAMPLES = json_body(ComparisonSpec, COMPARISON_EXAMPLES)
 ReportFormat = Literal["csv", "md", "svg", "html"]
@@ -43,7 +44,8 @@ def create_comparison(
 ) -> Comparison:
     """Submits a comparison: all its members are jobs, committed when this answers."""
     settings = resources.settings
-    found = admit_comparison(body, settings)
+    known = looked_up(resources.database, caller.tenant_id, body, idempotency_key)
+    found = admit_comparison(known, settings)
     row, replayed = submit_comparison(resources.database, caller.tenant_id, found, idempotency_key, settings)
     return answer_of(resources, response, found, row, replayed)
 
@@ -51,7 +53,7 @@ def create_comparison(
 @router.post("/comparisons:validate", openapi_extra=EXAMPLES)
 def validate_comparison(caller: JobReader, body: Body, resources: Held) -> ComparisonValidation:
     """Which members a comparison would have, and what they would cost; nothing is queued."""
-    found = admit_comparison(body, resources.settings)
+    found = admit_comparison(looked_up(resources.database, caller.tenant_id, body), resources.settings)
     with resources.database.read() as connection:
         history = connection.execute(jobs.recent_step_rates(HISTORY)).all()
     variants = _planned(found, history)

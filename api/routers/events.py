@@ -14,6 +14,7 @@ from api.documentation import answers
 from api.identified import JobId
 from api.jobs import find_job
 from api.pagination import Order
+from api.query import KNOWN_QUERY
 from api.resources import Held, Resources
 from api.schemas.events import EventPage, LogPage, encode_event_page, log_line_of
 from api.streaming import EventStream
@@ -23,7 +24,7 @@ from core.errors import Malformed
 from core.queries import events
 from core.states import TERMINAL
 
-router = APIRouter(prefix="/v1", tags=["events"])
+router = APIRouter(prefix="/v1", tags=["events"], dependencies=[KNOWN_QUERY])
 LARGEST_SEQ = 2**63 - 1
 STREAM = "text/event-stream"
 Seq = Annotated[int, Query(ge=0, le=LARGEST_SEQ, description="Only events with a greater seq")]

@@ -8,15 +8,16 @@ from fastapi import APIRouter, Depends
 from api.auth import KeyWriter
 from api.bodies import read_json, validated
 from api.documentation import json_body
-from api.identified import KeyId
+from api.identified import KeyId, missing
 from api.pagination import Page
+from api.query import KNOWN_QUERY
 from api.resources import Held
 from api.schemas.keys import Key, KeyRequest, NewKey, key_fields
 from core.credentials import mint
-from core.errors import Forbidden, NotFound
+from core.errors import Forbidden
 from core.queries import keys
 
-router = APIRouter(prefix="/v1", tags=["keys"])
+router = APIRouter(prefix="/v1", tags=["keys"], dependencies=[KNOWN_QUERY])
 EXAMPLE = json_body(KeyRequest, {"for an application": {"name": "shop", "scopes": ["models:infer"]}})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -59,6 +60,7 @@ def revoke_key(caller: KeyWriter, key_id: KeyId, resources: Held) -> Key:
         connection.execute(keys.revoke(caller.tenant_id, key_id))
         row = connection.execute(keys.one(caller.tenant_id, key_id)).one_or_none()
     if row is None:
-        raise NotFound(f"there is no key {key_id}")
+        raise missing("key", key_id)
     resources.keys.forget(key_id)
+    resources.grants.withdraw()
     return Key(**key_fields(row))

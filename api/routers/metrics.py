@@ -10,11 +10,12 @@ from api.auth import JobReader
 from api.documentation import answers
 from api.identified import JobId
 from api.jobs import find_job
+from api.query import KNOWN_QUERY
 from api.resources import Held
 from api.schemas.metrics import Metrics
 from api.series import csv_lines, plotted, series_ids
 
-router = APIRouter(prefix="/v1", tags=["metrics"])
+router = APIRouter(prefix="/v1", tags=["metrics"], dependencies=[KNOWN_QUERY])
 LARGEST_STEP = 2**63 - 1
 ANSWERS = answers(
     200, "Series, or with `Accept: text/csv` all points", ("application/json", Metrics), ("text/csv", None)

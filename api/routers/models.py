@@ -2,33 +2,30 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import Connection
 
-from api.auth import ModelReader, ModelWriter
-from api.bodies import read_json, validated
-from api.documentation import json_body
-from api.identified import AliasName, ModelName
+from api.auth import ModelReader
+from api.identified import ModelName
+from api.inference.resolution import Wanted
 from api.models import aliases_by_model, find_model, find_version, resolve
 from api.pagination import Page, Paged, PageQuery, bad_query, unknown_cursor
 from api.population import page_of_layers
+from api.query import KNOWN_QUERY
 from api.resources import Held
 from api.schemas.models import (
     LARGEST_VERSION,
-    Alias,
-    AliasRequest,
+    Drift,
     Model,
     ModelVersion,
     Population,
-    Removed,
-    alias_of,
     model_of,
     version_of,
 )
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.queries import models
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[KNOWN_QUERY])
 VersionNumber = Annotated[int, Path(ge=1, le=LARGEST_VERSION)]
 WantedVersion = Annotated[int | None, Query(ge=1, le=LARGEST_VERSION, description="Default: the alias")]
 WantedAlias = Annotated[str | None, Query(max_length=63, description="Default: latest, or else the newest version")]
@@ -82,49 +79,6 @@ def get_version(caller: ModelReader, name: ModelName, version: VersionNumber, re
     return version_of(name, row, _names_of(aliases, version))
 
 
-@router.get("/{name}/aliases")
-def get_aliases(caller: ModelReader, name: ModelName, resources: Held) -> Page[Alias]:
-    with resources.database.read() as connection:
-        model = find_model(connection, caller.tenant_id, name)
-        data = [alias_of(name, row) for row in connection.execute(models.all_aliases([model.id]))]
-    return Page[Alias].of(data, [item.name for item in data])
-
-
-@router.get("/{name}/aliases/{alias}")
-def get_alias(caller: ModelReader, name: ModelName, alias: AliasName, resources: Held) -> Alias:
-    with resources.database.read() as connection:
-        model = find_model(connection, caller.tenant_id, name)
-        row = connection.execute(models.alias(model.id, alias)).one_or_none()
-    if row is None:
-        raise NotFound(f"model {name} has no alias {alias}")
-    return alias_of(name, row)
-
-
-@router.put("/{name}/aliases/{alias}", openapi_extra=json_body(AliasRequest, {"go back": {"version": 1}}))
-def put_alias(
-    caller: ModelWriter, name: ModelName, alias: AliasName, body: Annotated[Any, Depends(read_json)], resources: Held
-) -> Alias:
-    """Moves an alias, or makes it; predictions follow at once."""
-    wanted = validated(AliasRequest, body)
-    with resources.database.write() as connection:
-        model = find_model(connection, caller.tenant_id, name)
-        connection.execute(models.lock(model.id))
-        find_version(connection, model, wanted.version)
-        if connection.execute(models.move_alias(model.id, alias, wanted.version)).rowcount == 0:
-            connection.execute(models.create_alias(model.id, alias, wanted.version))
-        row = connection.execute(models.alias(model.id, alias)).one()
-    return alias_of(name, row)
-
-
-@router.delete("/{name}/aliases/{alias}")
-def delete_alias(caller: ModelWriter, name: ModelName, alias: AliasName, resources: Held) -> Removed:
-    with resources.database.write() as connection:
-        model = find_model(connection, caller.tenant_id, name)
-        if connection.execute(models.delete_alias(model.id, alias)).rowcount == 0:
-            raise NotFound(f"model {name} has no alias {alias}")
-    return Removed(model=name, name=alias)
-
-
 @router.get("/{name}/population")
 def get_population(
     caller: ModelReader,
@@ -133,7 +87,7 @@ def get_population(
     version: WantedVersion = None,
     alias: WantedAlias = None,
     channels: Annotated[bool, Query(description="With the values of every channel, for a page of layers")] = False,
-    layer: Annotated[str | None, Query(max_length=200, description="Channels of this layer only")] = None,
+    layer: Annotated[str | None, Query(max_length=200, description="The channels of this layer only")] = None,
     after: Annotated[str | None, Query(max_length=200, description="Channels of the layers behind this one")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Layers a page")] = 20,
 ) -> Population:
@@ -145,7 +99,7 @@ def get_population(
     told = Population(
         model=name, version=found.version, statistics_sha256=found.statistics_sha256, population=population
     )
-    if not channels:
+    if not (channels or layer or after):
         return told
     if population is None:
         return told.model_copy(update={"layers": []})
@@ -154,6 +108,20 @@ def get_population(
     layers, has_more = page_of_layers(content, _in_order(population["layers"]), layer, after, limit)
     last = layers[-1].layer if layers else None
     return told.model_copy(update={"layers": layers, "last_layer": last, "has_more": has_more})
+
+
+@router.get("/{name}/drift")
+async def get_drift(
+    caller: ModelReader, name: ModelName, resources: Held, version: WantedVersion = None, alias: WantedAlias = None
+) -> Drift:
+    """The inputs that this process has seen since the version was loaded, against those of its training."""
+    lane = await resources.resolver.find(Wanted(caller.tenant_id, name, version, alias))
+    if lane.drift is None:
+        raise Conflict(
+            f"version {lane.version} of model {name} is not watched: its card has no moments of the training inputs, "
+            "or EVENKEEL_DRIFT_SHARE is 0"
+        )
+    return Drift(model=name, version=lane.version, statistics_sha256=lane.statistics_sha256, **lane.drift.report())
 
 
 @router.get("/{name}/download", response_class=Response)
@@ -170,7 +138,8 @@ def download(
         found = resolve(connection, caller.tenant_id, name, version, alias)
     artifact = found.artifacts.get(format)
     if artifact is None:
-        raise NotFound(f"version {found.version} of model {name} has no {format} file")
+        known = ", ".join(sorted(found.artifacts))
+        raise NotFound(f"version {found.version} of model {name} has no {format} file: it has {known}")
     content = resources.artifacts.get(artifact["name"], artifact["sha256"])
     headers = {
         "ETag": f'"{artifact["sha256"]}"',

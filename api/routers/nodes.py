@@ -4,11 +4,12 @@ from fastapi import APIRouter
 
 from api.auth import JobReader
 from api.pagination import Page
+from api.query import KNOWN_QUERY
 from api.resources import Held
 from api.schemas.nodes import Node, node_of
 from core.queries import nodes
 
-router = APIRouter(prefix="/v1", tags=["nodes"])
+router = APIRouter(prefix="/v1", tags=["nodes"], dependencies=[KNOWN_QUERY])
 
 
 @router.get("/nodes")

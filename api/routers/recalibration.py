@@ -9,6 +9,7 @@ from api.bodies import read_json
 from api.documentation import json_body
 from api.identified import IdempotencyKey, ModelName
 from api.jobs import created
+from api.query import KNOWN_QUERY
 from api.recalibration import prepared, replayed
 from api.resources import Held
 from api.schemas.jobs import Job
@@ -16,7 +17,7 @@ from api.submission import submit
 from core.bell import ring
 from core.spec.recalibration import RecalibrationRequest
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[KNOWN_QUERY])
 EXAMPLES = json_body(
     RecalibrationRequest,
     {

@@ -1,5 +1,6 @@
 """Recipes: list, look at, run."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
@@ -8,15 +9,16 @@ from api.auth import JobReader, JobWriter
 from api.bodies import read_json, validated
 from api.documentation import RECIPE_EXAMPLES, json_body
 from api.identified import IdempotencyKey, RecipeName
-from api.members import answer_of, submit_comparison
+from api.members import answer_of, looked_up, submit_comparison
 from api.pagination import Page
+from api.query import KNOWN_QUERY
 from api.recipes import admit_run, find_recipe, recipes
 from api.resources import Held
 from api.schemas.comparisons import Comparison
 from api.schemas.recipes import Recipe, recipe_of
 from core.spec.recipe import RecipeRun
 
-router = APIRouter(prefix="/v1", tags=["recipes"])
+router = APIRouter(prefix="/v1", tags=["recipes"], dependencies=[KNOWN_QUERY])
 Body = Annotated[Any, Depends(read_json)]
 
 
@@ -42,6 +44,7 @@ def run_recipe(
     idempotency_key: IdempotencyKey = None,
 ) -> Comparison:
     """Submits the comparison of a recipe."""
-    found = admit_run(find_recipe(name), validated(RecipeRun, body), resources.settings)
+    look_up = partial(looked_up, resources.database, caller.tenant_id, key=idempotency_key)
+    found = admit_run(find_recipe(name), validated(RecipeRun, body), resources.settings, look_up)
     row, replayed = submit_comparison(resources.database, caller.tenant_id, found, idempotency_key, resources.settings)
     return answer_of(resources, response, found, row, replayed)

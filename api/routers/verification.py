@@ -3,17 +3,19 @@
 from fastapi import APIRouter
 
 from api.auth import ModelReader
+from api.bodies import NO_BODY
 from api.identified import ModelName
 from api.models import find_model, find_version, resolve
+from api.query import KNOWN_QUERY
 from api.resources import Held
 from api.routers.models import WantedAlias, WantedVersion
 from api.schemas.verification import Verification
 from api.verification import verify
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[KNOWN_QUERY])
 
 
-@router.post("/{name}/verify")
+@router.post("/{name}/verify", dependencies=[NO_BODY])
 def verify_model(
     caller: ModelReader, name: ModelName, resources: Held, version: WantedVersion = None, alias: WantedAlias = None
 ) -> Verification:

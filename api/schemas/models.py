@@ -45,17 +45,61 @@ class ModelVersion(BaseModel):
     created_at: str
 
 
+class Canary(BaseModel):
+    """A second version that answers a share of the requests."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    version: Annotated[int, Field(ge=1, le=LARGEST_VERSION)]
+    weight: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
 class Alias(BaseModel):
     object: Literal["alias"] = "alias"
     model: str
     name: str
     version: int
+    canary: Canary | None
+    shadow: int | None
+    """A version that gets copies of the requests; its answers are only compared."""
     updated_at: str
 
 
 class AliasRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     version: Annotated[int, Field(ge=1, le=LARGEST_VERSION)]
+    canary: Canary | None = None
+    shadow: Annotated[int, Field(ge=1, le=LARGEST_VERSION)] | None = None
+
+
+class AliasMove(BaseModel):
+    """How the alias stood from this time on. `version` null: it was deleted."""
+
+    object: Literal["alias_move"] = "alias_move"
+    id: str
+    version: int | None
+    canary: Canary | None
+    shadow: int | None
+    reason: str
+    created_at: str
+
+
+class Shadowing(BaseModel):
+    """What this process saw of a shadow since it was loaded."""
+
+    object: Literal["shadow_report"] = "shadow_report"
+    model: str
+    alias: str
+    version: int
+    shadow: int | None
+    requests: int
+    rows: int
+    skipped: int
+    """Requests that were not copied, because the shadow could not keep up."""
+    disagreements: int
+    """Rows with another label; for a regression, rows that differ by more than a thousandth of the larger value."""
+    largest_difference: float | None
+    mean_difference: float | None
+    """Of probabilities, or of values in the target's units."""
 
 
 class Removed(BaseModel):
@@ -96,6 +140,24 @@ class Population(BaseModel):
     has_more: bool = False
 
 
+class Drift(BaseModel):
+    """Running moments of the inputs against those of the training data; see `api.inference.drift`."""
+
+    object: Literal["drift"] = "drift"
+    model: str
+    version: int
+    statistics_sha256: str | None
+    rows: int
+    share: float
+    """Of the batches, how many were looked at."""
+    threshold: float
+    exceeded: list[str]
+    inputs: list[dict[str, Any]]
+    """Per column of a table, or channel of an image: mean and deviation in training and now, `shift` in deviations
+    of the training data, and `z`, which grows with the rows."""
+    events: list[dict[str, Any]]
+
+
 def model_of(row: Any, latest_version: int, aliases: dict[str, int]) -> Model:
     return Model(
         id=row.id,
@@ -122,4 +184,28 @@ def version_of(model: str, row: Any, aliases: list[str]) -> ModelVersion:
 
 
 def alias_of(model: str, row: Any) -> Alias:
-    return Alias(model=model, name=row.name, version=row.version, updated_at=rfc3339(row.updated_at) or "")
+    return Alias(
+        model=model,
+        name=row.name,
+        version=row.version,
+        canary=canary_of(row),
+        shadow=row.shadow_version,
+        updated_at=rfc3339(row.updated_at) or "",
+    )
+
+
+def move_of(row: Any) -> AliasMove:
+    return AliasMove(
+        id=str(row.id),
+        version=row.version,
+        canary=canary_of(row),
+        shadow=row.shadow_version,
+        reason=row.reason,
+        created_at=rfc3339(row.created_at) or "",
+    )
+
+
+def canary_of(row: Any) -> Canary | None:
+    if row.canary_version is None:
+        return None
+    return Canary(version=row.canary_version, weight=row.canary_weight)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from bn_models.architecture.batches import batch_bounds, ghost_sizes
+from bn_models.architecture.blocks import source
 from bn_models.architecture.doubts import doubts
 from bn_models.architecture.families import layers_of
 from bn_models.architecture.objections import objections
@@ -61,10 +62,11 @@ def _laid_out(spec: JobSpec, problems: list[FieldProblem]) -> tuple[tuple[Layer,
 
 def _needs_other_data(spec: JobSpec) -> FieldProblem | None:
     """Tables go into families of vectors only; a list that a user wrote is judged by its layers."""
-    family, source, shape = spec.network.family, spec.dataset.source, spec.dataset.facts.input_shape
+    family, source, shape = spec.network.family, spec.dataset.title, spec.dataset.facts.input_shape
     if family in ("convnet", "vgg", "resnet", "inception") and len(shape) != 3:
-        what = "is a table" if len(shape) == 1 else "has sequences"
-        message = f"a {family} needs images, and {source} {what}: use the family mlp, or an image source"
+        what = "is a table" if len(shape) == 1 else f"has sequences of {shape[0]} × {shape[1]}"
+        remedy = "mlp" if len(shape) == 1 else "recurrent or mlp"
+        message = f"a {family} needs images, and {source} {what}: use the family {remedy}, or data of images"
         return FieldProblem("/network/family", "needs_images", message)
     if family == "recurrent" and len(shape) == 1:
         message = f"a recurrent network needs sequences or images, and {source} is a table: use the family mlp"
@@ -77,7 +79,7 @@ def _where(layer: Layer, spec: JobSpec) -> str:
     if isinstance(spec.network, SequentialSpec):
         return places(spec.network.layers)[layer.name][0]
     if isinstance(layer, words.GroupNorm):
-        return "/batch_norm/groups"
+        return source(spec.batch_norm, layer.name, "groups")
     if isinstance(spec.network, ConvNetSpec):
         return "/network/pool_every"
     return "/network"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from bn_models.architecture.batches import batch_bounds
 from bn_models.architecture.sequential import takes_batch_norm
-from bn_models.architecture.shapes import Placed
+from bn_models.architecture.shapes import Placed, learned
 from bn_models.architecture.statistics import positions, statistical, statistical_options
 from core.spec import layers as words
 from core.spec.job import JobSpec
@@ -15,6 +15,7 @@ from core.spec.order import CLASS_ORDERS
 
 SMALL_BATCH = 8  # below it, batch statistics are noisy enough to be worth a warning
 FORGOTTEN_START = 5.0  # updates × momentum after which a running average has forgotten its start (e^-5)
+SATURATED_GAMMA = 1.0  # of an LSTM: a sum of two parts of deviation 1 drives its gates to their ends
 FEW_STEPS = 100  # a cumulative average of fewer is mostly of weights that are gone
 
 
@@ -35,6 +36,7 @@ def doubts(spec: JobSpec, layers: tuple[Layer, ...], placed: tuple[Placed, ...])
         )
     yield from _of_small_batches(spec)
     yield from _of_whitening(spec, placed)
+    yield from _of_gates(placed)
     yield from _of_running_averages(spec, placed)
     dropout, _ = _dropout_before_statistics(layers, None)
     if dropout is not None:
@@ -69,6 +71,17 @@ def _of_whitening(spec: JobSpec, placed: tuple[Placed, ...]) -> Iterator[str]:
             yield (
                 f"{item.layer.name} whitens {channels} channels together by {samples} samples of a batch, which leaves "
                 f"their covariance singular but for eps: set group_size below {samples}, or a larger batch"
+            )
+            return
+
+
+def _of_gates(placed: tuple[Placed, ...]) -> Iterator[str]:
+    for item, options in statistical(placed):
+        start = options.initial_gamma if learned(options.affine)[0] else 1.0
+        if isinstance(item.layer, words.LSTM) and start >= SATURATED_GAMMA:
+            yield (
+                f"the gammas of {item.layer.name} start at {start:g}, where its gates saturate and gradients vanish "
+                "over time (Cooijmans et al. 2016, section 4): learn gamma, and set initial_gamma to 0.1"
             )
             return
 

@@ -1,103 +1,38 @@
-"""What a spec can not mean, or must crash at: problems of the task, the data, the size and the normalization."""
+"""What a spec can not mean, or must crash at: problems of the data, the size and the normalization."""
 
 from collections.abc import Iterator
 from math import prod
 
 from bn_models.architecture.batches import batch_bounds
 from bn_models.architecture.blocks import source
+from bn_models.architecture.data import of_the_data
 from bn_models.architecture.sequential import places
 from bn_models.architecture.shapes import Placed, flat, learned
-from bn_models.architecture.statistics import options_of, positions, statistical
+from bn_models.architecture.statistics import kept, options_of, positions, statistical
 from core.errors import FieldProblem
 from core.spec import layers as words
 from core.spec.job import JobSpec
 from core.spec.layers import Layer
 from core.spec.network import ConvNetSpec, SequentialSpec
-from core.spec.normalization import AffineOptions, LayerNormalization
-from core.spec.order import CLASS_ORDERS, ByShard
-from core.spec.sequential import NormalizationPlace
+from core.spec.normalization import AffineOptions, BatchOptions, LayerNormalization
+from core.spec.sequential import NormalizationPlace, WrittenLSTM
 
 Placing = tuple[Placed, ...]
+
+LARGEST_MAPS = 2**33  # values that one layer gives for one batch: 32 GiB in float32, and a step holds several such
 
 
 def objections(spec: JobSpec, placed: Placing, maximum_parameters: int) -> Iterator[FieldProblem]:
     """Every problem of `spec`; `placed` is empty when there is no such network."""
-    yield from _of_the_task(spec)
-    yield from _of_the_data(spec, placed)
+    yield from of_the_data(spec, bool(statistical(placed)))
     yield from _of_the_network(spec, placed)
-    yield from _of_the_size(placed, maximum_parameters)
+    yield from _of_the_size(spec, placed, maximum_parameters)
     yield from _of_batch_statistics(spec, placed)
     yield from _of_single_samples(spec, placed)
-    yield from _of_gamma_and_beta(spec, placed)
+    yield from _of_gates(spec, placed)
+    yield from _of_starts(spec, placed)
+    yield from _of_learning(spec, placed)
     yield from _of_zero_last_gamma(spec, placed)
-
-
-def _of_the_task(spec: JobSpec) -> Iterator[FieldProblem]:
-    training, source_name = spec.training, spec.dataset.source
-    if spec.dataset.facts.task == "regression":
-        if training.label_smoothing > 0.0:
-            message = f"smooths class labels, and {source_name} is a regression: set it to 0"
-            yield FieldProblem("/training/label_smoothing", "needs_classes", message)
-        if training.label_noise > 0.0:
-            message = f"replaces class labels, and {source_name} is a regression: set it to 0"
-            yield FieldProblem("/training/label_noise", "needs_classes", message)
-        if training.order.kind in CLASS_ORDERS:
-            message = f"is {training.order.kind}, and {source_name} has no classes: use shuffled or by_shard"
-            yield FieldProblem("/training/order/kind", "needs_classes", message)
-        if training.early_stopping is not None and training.early_stopping.metric == "validation/accuracy":
-            message = f"is an accuracy, and {source_name} is a regression: use validation/loss"
-            yield FieldProblem("/training/early_stopping/metric", "needs_classes", message)
-    if training.early_stopping is not None and spec.dataset.split_sizes()[1] == 0:
-        message = (
-            f"watches {training.early_stopping.metric}, and there is no validation split: "
-            "set dataset.validation_fraction, for instance to 0.1, or leave early_stopping out"
-        )
-        yield FieldProblem("/training/early_stopping", "needs_validation_split", message)
-
-
-def _of_the_data(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
-    rows, batch_size = spec.dataset.split_sizes()[0], spec.training.batch_size
-    if batch_size > rows:
-        remedy = f"set at most {rows}" if rows else "hold less out for validation and test"
-        message = f"is {batch_size}, and the training split has {rows} rows: {remedy}"
-        yield FieldProblem("/training/batch_size", "larger_than_training_split", message)
-    yield from _of_the_order(spec, rows)
-    yield from _of_the_augmentation(spec)
-    samples = spec.population.samples
-    if not statistical(placed) or samples is None or spec.population.estimator == "running_average":
-        return
-    least = max(2, batch_size)
-    if samples < least:
-        message = (
-            f"is {samples}, and population statistics need at least {least} samples "
-            f"(two, and one batch of {batch_size}): set at least {least}, or null for all"
-        )
-        yield FieldProblem("/population/samples", "too_few_samples", message)
-
-
-def _of_the_order(spec: JobSpec, rows: int) -> Iterator[FieldProblem]:
-    order = spec.training.order
-    if isinstance(order, ByShard) and order.shards > rows:
-        message = f"is {order.shards}, and the training split has {rows} rows: set at most {rows}"
-        yield FieldProblem("/training/order/shards", "more_than_rows", message)
-
-
-def _of_the_augmentation(spec: JobSpec) -> Iterator[FieldProblem]:
-    augmentation, shape = spec.training.augmentation, spec.dataset.facts.input_shape
-    if augmentation is None:
-        return
-    if len(shape) != 3:
-        message = f"changes images, and {spec.dataset.source} has none: set it to null"
-        yield FieldProblem("/training/augmentation", "needs_images", message)
-        return
-    side = min(shape[1:])
-    for field in ("crop", "cutout"):
-        pixels = getattr(augmentation, field)
-        if pixels is not None and pixels >= side:
-            message = (
-                f"is {pixels} pixels, and images of {spec.dataset.source} have {side} a side: set at most {side - 1}"
-            )
-            yield FieldProblem(f"/training/augmentation/{field}", "larger_than_image", message)
 
 
 def _of_the_network(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
@@ -107,7 +42,7 @@ def _of_the_network(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
             f"is {size}, and no padding keeps the size of a map under an even kernel: use {size - 1} or {size + 1}"
         )
         yield FieldProblem("/network/kernel_size", "even_kernel", message)
-    outputs, data = spec.dataset.facts.outputs, spec.dataset.source
+    outputs, data = spec.dataset.facts.outputs, spec.dataset.title
     if placed and placed[-1].output_shape != (outputs,):
         what = f"{outputs} classes" if spec.dataset.facts.task == "classification" else "one value to predict"
         message = (
@@ -120,8 +55,9 @@ def _of_the_network(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
         yield FieldProblem("/network/layers", "nothing_to_train", message)
 
 
-def _of_the_size(placed: Placing, maximum_parameters: int) -> Iterator[FieldProblem]:
-    parameters = sum(item.parameters for item in placed)
+def _of_the_size(spec: JobSpec, placed: Placing, maximum_parameters: int) -> Iterator[FieldProblem]:
+    """Before anything is allocated: parameters, then statistics, then what a single batch would take."""
+    parameters, statistics = sum(item.parameters for item in placed), sum(kept(item) for item in flat(placed))
     if parameters > maximum_parameters:
         widest = max(flat(placed), key=lambda item: item.parameters)
         message = (
@@ -129,6 +65,29 @@ def _of_the_size(placed: Placing, maximum_parameters: int) -> Iterator[FieldProb
             f"make it smaller, first layer {widest.layer.name} with its {widest.parameters}"
         )
         yield FieldProblem("/network", "too_many_parameters", message)
+    elif statistics > maximum_parameters:
+        widest = max(flat(placed), key=kept)
+        whitens = isinstance(widest.layer, words.Whitening)
+        message = (
+            f"makes {statistics} numbers of statistics to keep, and this service allows {maximum_parameters}: "
+            f"make it smaller, first layer {widest.layer.name} with its {kept(widest)}"
+        )
+        where = option_pointer(spec, widest.layer, "group_size") if whitens else "/network"
+        yield FieldProblem(where, "too_many_statistics", message)
+    else:
+        yield from _of_the_maps(spec, placed)
+
+
+def _of_the_maps(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
+    """A batch that no memory holds; below that, what fits is for the device to say."""
+    widest = max(flat(placed), key=lambda item: prod(item.output_shape), default=None)
+    if widest is None or prod(widest.output_shape) * spec.training.batch_size <= LARGEST_MAPS:
+        return
+    message = (
+        f"has a layer {widest.layer.name} that gives {widest.output_shape} for each of {spec.training.batch_size} "
+        f"samples of a batch, more than {LARGEST_MAPS} values together: make it smaller, or training.batch_size"
+    )
+    yield FieldProblem("/network", "too_large_maps", message)
 
 
 def _of_batch_statistics(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
@@ -199,7 +158,20 @@ def _of_single_samples(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]
             return
 
 
-def _of_gamma_and_beta(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
+def _of_gates(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
+    """An LSTM normalizes before the activations of its gates: another placement would say what is not done."""
+    for item in flat(placed):
+        options = options_of(item.layer) if isinstance(item.layer, words.LSTM) else None
+        if options is not None and options.placement != "before_activation":
+            message = (
+                f"is {options.placement} for {item.layer.name}, and the LSTM normalizes before the activations of its "
+                "gates: set it to before_activation"
+            )
+            yield FieldProblem(option_pointer(spec, item.layer, "placement"), "not_in_an_lstm", message)
+
+
+def _of_starts(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
+    """A start of a gamma or beta that is not learned."""
     wrong: dict[str, FieldProblem] = {}
     for item in flat(placed):
         options = options_of(item.layer)
@@ -218,10 +190,33 @@ def _of_gamma_and_beta(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]
     yield from wrong.values()
 
 
+def _of_learning(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
+    """How gamma and beta learn, said where no layer that it is said for has either."""
+    idle: dict[str, FieldProblem] = {}
+    meant: set[str] = set()
+    for item in flat(placed):
+        options = options_of(item.layer)
+        if not isinstance(options, AffineOptions):
+            continue
+        for field, default in (("learning_rate_multiplier", 1.0), ("weight_decay", None)):
+            value = getattr(options, field)
+            where = option_pointer(spec, item.layer, field)
+            if any(learned(options.affine)):
+                meant.add(where)
+            elif value != default:
+                message = (
+                    f"is {value}, which is of gamma and beta, and {item.layer.name} learns neither: leave it out, or "
+                    "set affine to true, gamma or beta"
+                )
+                idle.setdefault(where, FieldProblem(where, "nothing_learned", message))
+    yield from (problem for where, problem in idle.items() if where not in meant)
+
+
 def _of_zero_last_gamma(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
     """Asked for, and no residual body has a last gamma that it could mean."""
     asking = [item.layer for item in flat(placed) if _asks_for_zero(options_of(item.layer))]
-    within = [options_of(item.layer) for body in _bodies(placed) for item in flat(body)]
+    simple = (item.layer for body in _bodies(placed) for item in flat(body))
+    within = [options_of(layer) for layer in simple if not isinstance(layer, words.LSTM)]  # whose gammas scale gates
     meant = [options for options in within if isinstance(options, AffineOptions) and learned(options.affine)[0]]
     if not asking or any(options.zero_last_gamma for options in meant):
         return
@@ -248,7 +243,7 @@ def option_pointer(spec: JobSpec, layer: Layer, field: str) -> str:
     """Where the body gives, or could give, an option of this layer."""
     if isinstance(spec.network, SequentialSpec):
         pointer, written = places(spec.network.layers)[layer.name]
-        if isinstance(written, words.LSTM):
+        if isinstance(written, WrittenLSTM) and isinstance(written.batch_norm, BatchOptions):
             return f"{pointer}/batch_norm/{field}"
         if not isinstance(written, NormalizationPlace) and getattr(written, "options", None) is not None:
             return f"{pointer}/options/{field}"

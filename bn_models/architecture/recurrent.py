@@ -1,6 +1,6 @@
 """The family `recurrent`: LSTM layers as a list."""
 
-from bn_models.architecture.blocks import Blocks
+from bn_models.architecture.blocks import Blocks, source
 from bn_models.architecture.mlp import dropped
 from core.errors import FieldProblem
 from core.spec.layers import LSTM, ImageRows, Layer, Linear
@@ -38,5 +38,5 @@ def _options(name: str, blocks: Blocks) -> BatchOptions | None:
         f"is {getattr(options, field)} for {name}, and the LSTM normalizes its gates by batch statistics before "
         f"their activations: set it to {wanted}, or batch_norm to false"
     )
-    blocks.problems.append(FieldProblem(f"/batch_norm/{field}", "not_in_an_lstm", message))
+    blocks.problems.append(FieldProblem(source(blocks.batch_norm, name, field), "not_in_an_lstm", message))
     return None

@@ -1,11 +1,19 @@
 """The family `sequential`: the list that a user wrote, with the job's normalization at its places."""
 
-from bn_models.architecture.blocks import LAYERS, Blocks, normalized
+from bn_models.architecture.blocks import LAYERS, Blocks, normalized, source
 from core.errors import FieldProblem
 from core.spec import sequential as written
-from core.spec.layers import Layer, Parallel, Residual
+from core.spec.layers import LSTM, Layer, Parallel, Residual
 from core.spec.network import SequentialSpec
-from core.spec.sequential import NormalizationPlace, Place, WrittenLayer, WrittenParallel, WrittenResidual
+from core.spec.normalization import BatchOptions
+from core.spec.sequential import (
+    NormalizationPlace,
+    Place,
+    WrittenLayer,
+    WrittenLSTM,
+    WrittenParallel,
+    WrittenResidual,
+)
 
 KINDS = {layer.model_fields["layer"].default: kind for kind, layer in LAYERS.items()}
 
@@ -39,6 +47,8 @@ def takes_batch_norm(network: SequentialSpec) -> bool:
 
 
 def _stands_for_the_job(layer: WrittenLayer) -> bool:
+    if isinstance(layer, WrittenLSTM):
+        return layer.batch_norm is True
     return isinstance(layer, Place) and (isinstance(layer, NormalizationPlace) or layer.options is None)
 
 
@@ -48,6 +58,8 @@ def _list(layers: tuple[WrittenLayer, ...], blocks: Blocks, pointer: str) -> tup
 
 def _layer(layer: WrittenLayer, blocks: Blocks, pointer: str) -> tuple[Layer, ...]:
     match layer:
+        case WrittenLSTM():
+            return (_lstm(layer, blocks),)
         case WrittenResidual():
             return _residual(layer, blocks, pointer)
         case WrittenParallel():
@@ -76,6 +88,21 @@ def _residual(layer: WrittenResidual, blocks: Blocks, pointer: str) -> tuple[Lay
     message = "has nothing but normalization, which batch_norm leaves out: write a layer with weights in it"
     blocks.problems.append(FieldProblem(f"{pointer}/body", "empty_body", message))
     return ()
+
+
+def _lstm(layer: WrittenLSTM, blocks: Blocks) -> LSTM:
+    """The job's placement has no say, as nowhere in a written list."""
+    if layer.batch_norm is not True:
+        return LSTM(name=layer.name, units=layer.units, outputs=layer.outputs, batch_norm=layer.batch_norm)
+    options = blocks.options(layer.name, "batch")
+    if options is not None and not isinstance(options, BatchOptions):
+        message = f"is {options.kind} for {layer.name}, and an LSTM takes batch norm only: set it to batch, or to false"
+        where = source(blocks.batch_norm, layer.name, "kind")
+        blocks.problems.append(FieldProblem(where, "not_in_an_lstm", message))
+        options = None
+    if options is not None:
+        options = options.model_copy(update={"placement": "before_activation"})
+    return LSTM(name=layer.name, units=layer.units, outputs=layer.outputs, batch_norm=options)
 
 
 def _normalization(layer: Place, blocks: Blocks) -> tuple[Layer, ...]:

@@ -44,6 +44,19 @@ def positions(item: Placed) -> int:
     return prod(item.input_shape[1:]) if len(item.input_shape) == 3 else 1
 
 
+def kept(item: Placed) -> int:
+    """Numbers that a layer keeps as statistics: mean and variance of each channel, or covariances with its group."""
+    match item.layer:
+        case words.LSTM():
+            return 0 if item.layer.batch_norm is None else item.input_shape[0] * 2 * (2 * 4 + 1) * item.layer.units
+        case words.Whitening():
+            channels = item.input_shape[0]
+            return channels * (1 + min(item.layer.options.group_size, channels))
+        case words.BatchNorm():
+            return 2 * item.input_shape[0]
+    return 0
+
+
 def ghost_size(placed: tuple[Placed, ...]) -> int | None:
     """The smallest virtual batch of any layer."""
     sizes = [options.virtual_batch_size for _, options in statistical(placed) if options.virtual_batch_size is not None]

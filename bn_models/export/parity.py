@@ -114,12 +114,14 @@ def receipt(
     probe_rows: Array,
     task: Task,
     output_scaling: OutputScaling = IDENTITY,
+    threads: int = 1,
 ) -> ParityReceipt:
-    """The comparison on `probe_rows` (N, *input_shape), in the data's own units.
+    """With sessions of so many `threads`, the comparison on `probe_rows` (N, *input_shape), in the data's own units.
 
     Raises JobFailed `parity_failed`, with both figures, when the graph differs by more than the tolerance.
     """
-    result = compare(onnx_bytes, reference(network, statistics, scaling, probe_rows, task, output_scaling))
+    expected = reference(network, statistics, scaling, probe_rows, task, output_scaling)
+    result = compare(onnx_bytes, expected, threads)
     if not result.passed:
         raise JobFailed(
             "parity_failed",
@@ -130,9 +132,9 @@ def receipt(
     return result
 
 
-def compare(onnx_bytes: bytes, expected: Reference) -> ParityReceipt:
+def compare(onnx_bytes: bytes, expected: Reference, threads: int = 1) -> ParityReceipt:
     """The receipt, passed or not."""
-    return ParityReceipt(check(onnx_bytes, expected.rows, expected.outputs, expected.tolerance), expected)
+    return ParityReceipt(check(onnx_bytes, expected.rows, expected.outputs, expected.tolerance, threads), expected)
 
 
 def _unfolded(

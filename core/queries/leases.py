@@ -128,8 +128,9 @@ def finish(job_id: str, fence: int, tick: int, events: int, *, state: str, **col
     )
 
 
-def put_back(job_id: str, fence: int, tick: int, events: int, *, state: str) -> Update:
-    """Running → queued (drained) or paused: given up in good order, so the attempt is not held against the job."""
+def put_back(job_id: str, fence: int, tick: int, events: int, *, state: str, step: int | None = None) -> Update:
+    """Running → queued (drained) or paused: given up in good order, so the attempt is not held against the job.
+    `step`: the last one that was recorded."""
     return (
         _mine(job_id, fence)
         .values(
@@ -140,6 +141,7 @@ def put_back(job_id: str, fence: int, tick: int, events: int, *, state: str) -> 
             pause_requested_at=None,
             running_us=_running_us(),
             next_seq=jobs.c.next_seq + events,
+            **({} if step is None else {"step": step}),
             **NO_LEASE,
         )
         .returning(*_flags(events))

@@ -1,8 +1,8 @@
-"""Statements on models, their versions and aliases."""
+"""Statements on models and their versions."""
 
 from typing import Any
 
-from sqlalchemy import Delete, Insert, Select, Update, and_, delete, func, insert, select, update
+from sqlalchemy import Insert, Select, and_, func, insert, select
 
 from core.clock import now_us
 from core.tables import aliases, model_versions, models
@@ -34,7 +34,7 @@ def last_versions(model_ids: list[str]) -> Select[Any]:
 def resolve(tenant_id: str, name: str, number: int | None, alias_name: str | None) -> Select[Any]:
     """One version of a model, without its card: by number, else by alias; with neither, `latest` or else the newest.
 
-    One indexed read, asked before every prediction, so that a moved alias counts at once.
+    One indexed read; predictions remember its answer for a moment.
     """
     wanted = and_(aliases.c.model_id == models.c.id, aliases.c.name == (alias_name or DEFAULT_ALIAS))
     statement = (
@@ -42,6 +42,7 @@ def resolve(tenant_id: str, name: str, number: int | None, alias_name: str | Non
             model_versions.c.model_id,
             model_versions.c.version,
             model_versions.c.artifacts,
+            model_versions.c.weights_sha256,
             model_versions.c.statistics_sha256,
         )
         .join(models, models.c.id == model_versions.c.model_id)
@@ -49,7 +50,8 @@ def resolve(tenant_id: str, name: str, number: int | None, alias_name: str | Non
     )
     if number is not None:
         return statement.where(model_versions.c.version == number)
-    statement = statement.outerjoin(aliases, wanted)
+    split = (aliases.c.canary_version, aliases.c.canary_weight, aliases.c.shadow_version)
+    statement = statement.add_columns(*split).outerjoin(aliases, wanted)
     if alias_name is not None:
         return statement.where(model_versions.c.version == aliases.c.version)
     newest = select(func.max(model_versions.c.version)).where(model_versions.c.model_id == models.c.id)
@@ -97,25 +99,11 @@ def versions(model_id: str, limit: int, descending: bool, after: int | None = No
     return statement.order_by(number.desc() if descending else number).limit(limit)
 
 
-def all_aliases(model_ids: list[str]) -> Select[Any]:
-    return select(aliases).where(aliases.c.model_id.in_(model_ids)).order_by(aliases.c.name)
-
-
-def alias(model_id: str, name: str) -> Select[Any]:
-    return select(aliases).where(aliases.c.model_id == model_id, aliases.c.name == name)
-
-
-def create_alias(model_id: str, name: str, number: int) -> Insert:
-    return insert(aliases).values(model_id=model_id, name=name, version=number, updated_at=now_us())
-
-
-def move_alias(model_id: str, name: str, number: int) -> Update:
+def index(tenant_id: str) -> Select[Any]:
+    """(id, name, version) of every version of every model of a tenant."""
     return (
-        update(aliases)
-        .where(aliases.c.model_id == model_id, aliases.c.name == name)
-        .values(version=number, updated_at=now_us())
+        select(models.c.id, models.c.name, model_versions.c.version)
+        .join(model_versions, model_versions.c.model_id == models.c.id)
+        .where(models.c.tenant_id == tenant_id)
+        .order_by(models.c.name, model_versions.c.version)
     )
-
-
-def delete_alias(model_id: str, name: str) -> Delete:
-    return delete(aliases).where(aliases.c.model_id == model_id, aliases.c.name == name)

@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from core.spec.base import PositiveInt, Spec
-from core.spec.recalibration import Sha256
+from core.spec.base import PositiveInt, Sha256, Spec
 
 
 class ForkRequest(Spec):

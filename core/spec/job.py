@@ -13,6 +13,7 @@ from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
 from core.spec.recalibration import RecalibrationSpec
+from core.spec.serving import ServingSpec
 
 RECURRENT_GAMMA = 0.1
 """Where gamma starts in a batch-normalized LSTM: near 1 the gates would saturate (Cooijmans et al. 2016, section 4)."""
@@ -29,11 +30,13 @@ class PublishSpec(Spec):
     """Default: the job's name."""
     alias: Name | None = "latest"
     """Moved to the new version in the same transaction; null: no alias moves."""
+    serving: ServingSpec | None = None
+    """Null: float32 on one CPU thread."""
 
 
 class JobSpec(Spec):
     name: Name
-    """Default: source and family, for instance `mnist-mlp`."""
+    """Default: source (or the data set's name) and family, for instance `mnist-mlp`."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16, default_factory=dict)]
     priority: Annotated[int, Field(strict=True, ge=-100, le=100)] = 0
     """Queued jobs of a higher priority run first."""
@@ -96,4 +99,5 @@ def _default_name(value: dict[str, Any]) -> str:
         part = value.get(section)
         return str(part.get(key, section)) if isinstance(part, dict) else section
 
-    return f"{word('dataset', 'source')}-{word('network', 'family')}".replace("_", "-").lower()[:63]
+    data = word("dataset", "name") if word("dataset", "source") == "uploaded" else word("dataset", "source")
+    return f"{data}-{word('network', 'family')}".replace("_", "-").lower()[:63]

@@ -23,6 +23,7 @@ from core.spec.normalization import (
 
 ActivationKind = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu"]
 LayerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=100)]
+Pixels = Annotated[int, Field(strict=True, ge=1, le=1024)]
 Padding = Annotated[int, Field(strict=True, ge=0)]
 
 
@@ -44,8 +45,8 @@ class Conv2d(Named):
 
     layer: Literal["conv2d"] = "conv2d"
     channels: PositiveInt
-    kernel_size: PositiveInt
-    stride: PositiveInt = 1
+    kernel_size: Pixels
+    stride: Pixels = 1
     padding: Padding = 0
     bias: Flag | None = None
     """As of a linear layer."""
@@ -93,8 +94,8 @@ class Dropout(Named):
 
 class MaxPool2d(Named):
     layer: Literal["max_pool2d"] = "max_pool2d"
-    kernel_size: PositiveInt
-    stride: PositiveInt
+    kernel_size: Pixels
+    stride: Pixels
     padding: Padding = 0
 
 
@@ -102,8 +103,8 @@ class AveragePool2d(Named):
     """Padding zeros do not count in the average."""
 
     layer: Literal["average_pool2d"] = "average_pool2d"
-    kernel_size: PositiveInt
-    stride: PositiveInt
+    kernel_size: Pixels
+    stride: Pixels
     padding: Padding = 0
 
 

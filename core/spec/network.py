@@ -117,10 +117,10 @@ class ResNetSpec(Spec):
         if not isinstance(value, dict):
             return value
         block, blocks = value.get("block", "basic"), value.get("blocks")
-        if "depth" not in value and isinstance(blocks, list | tuple) and block in _CONVOLUTIONS:
-            if all(isinstance(count, int) for count in blocks):
+        if "depth" not in value and isinstance(blocks, list | tuple):
+            if block in tuple(_CONVOLUTIONS) and all(isinstance(count, int) for count in blocks):
                 return value | {"depth": _depth(block, blocks)}
-            return value
+            return value  # what is wrong with them is said where it stands
         depth = value.get("depth", 20)
         if not isinstance(depth, int):
             return value

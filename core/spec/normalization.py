@@ -25,13 +25,14 @@ def _true_or_false_or_one(value: Any) -> Any:
 
 
 Affine = Annotated[bool | Literal["gamma", "beta"], BeforeValidator(_true_or_false_or_one)]
-Eps = Annotated[float, Field(strict=True, gt=0.0, le=1.0)]
+Eps = Annotated[float, Field(strict=True, ge=1e-12, le=1.0)]
 Momentum = Annotated[float, Field(strict=True, gt=0.0, le=1.0)]
 GhostSize = Annotated[int, Field(strict=True, ge=2)]
 Multiplier = Annotated[float, Field(strict=True, ge=0.0, le=1e6)]
 Decay = Annotated[float, Field(strict=True, ge=0.0, le=1e3)]
 Positive = Annotated[float, Field(strict=True, gt=0.0, le=1e6)]
 Start = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
+Neighbours = Annotated[int, Field(strict=True, ge=1, le=1024)]
 LastSteps = Annotated[int, Field(strict=True, ge=0)]
 
 
@@ -41,7 +42,8 @@ class AffineOptions(Spec):
     placement: Placement = "before_activation"
     """Before the activation, as the paper has it, or after."""
     eps: Eps = 1e-5
-    """Added to the variance (to the diagonal of the covariance) before the square root."""
+    """Added to the variance (to the diagonal of the covariance) before the square root; in float32, much less
+    than 1e-12 would divide a channel that does not vary by 0."""
     affine: Affine = True
     """Learn gamma and beta, one pair per activation (per feature map for convolutions): `true` both,
     `"gamma"` or `"beta"` one of them, `false` none."""
@@ -109,7 +111,8 @@ class LocalResponseOptions(Spec):
 
     kind: Literal["local_response"] = "local_response"
     placement: Placement = "after_activation"
-    size: PositiveInt = 5
+    size: Neighbours = 5
+    """Channels, the middle one among them, whose squares are averaged."""
     alpha: Positive = 1e-4
     beta: Positive = 0.75
     k: Positive = 1.0
@@ -143,7 +146,7 @@ class Override(Spec):
     group_size: PositiveInt | None = None
     iterations: Annotated[int, Field(strict=True, ge=1, le=50)] | None = None
     groups: PositiveInt | None = None
-    size: PositiveInt | None = None
+    size: Neighbours | None = None
     alpha: Positive | None = None
     beta: Positive | None = None
     k: Positive | None = None
@@ -154,6 +157,13 @@ class Override(Spec):
         if isinstance(value, bool):
             return {"on": value}
         return value
+
+    @model_validator(mode="after")
+    def _off_has_no_options(self) -> "Override":
+        useless = self.model_fields_set - {"on"}
+        if not self.on and useless:
+            raise ValueError(f"has on false and {', '.join(sorted(useless))}: leave these out, or on")
+        return self
 
     @model_serializer(mode="wrap")
     def _what_was_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any] | bool:

@@ -75,6 +75,9 @@ def comparison_body(recipe: RecipeSpec, run: RecipeRun) -> dict[str, Any]:
 
 def _moved(dataset: dict[str, Any], source: str) -> dict[str, Any]:
     """The recipe's data set with another source: what only fits the other kind of data is left to its defaults."""
+    if source not in SOURCES:
+        message = 'is "uploaded": give the whole data set, {"source": "uploaded", "name": "…"}'
+        raise SpecInvalid((FieldProblem("/data", "needs_a_name", message),))
     table = SOURCES[source].kind == "table"
     kept = {name: value for name, value in dataset.items() if not (table and name == "scaling" and value == "unit")}
     return kept | {"source": source}

@@ -1,7 +1,7 @@
 """The family `sequential`: the list of layers as a user writes it.
 
-It is the list of `core.spec.layers` with two freedoms: names may be left out, and a normalization may
-be a mere place for the job's `batch_norm`.
+It is the list of `core.spec.layers` with two freedoms: names may be left out, and a normalization, or
+that of an LSTM, may be a mere place for the job's `batch_norm`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from core.spec import layers
-from core.spec.base import Spec
+from core.spec.base import PositiveInt, Spec
 from core.spec.initialization import InitializationSpec
 from core.spec.layers import Named
 from core.spec.normalization import (
@@ -69,6 +69,34 @@ class LocalResponseNormPlace(Named):
     options: LocalResponseOptions | None = None
 
 
+def _null_for_false(value: Any) -> Any:
+    if isinstance(value, str | int | float | list) and not isinstance(value, bool):
+        raise ValueError(f"must be true, false, or an object with {', '.join(BatchOptions.model_fields)}")
+    return None if value is False else value
+
+
+def _options_or_the_job(value: Any) -> str:
+    return "job" if value is True else "BatchOptions"
+
+
+class WrittenLSTM(Named):
+    __doc__ = layers.LSTM.__doc__
+
+    layer: Literal["lstm"] = "lstm"
+    units: PositiveInt
+    batch_norm: Annotated[
+        Annotated[
+            Annotated[BatchOptions, Tag("BatchOptions")] | Annotated[Literal[True], Tag("job")],
+            Discriminator(_options_or_the_job),
+        ]
+        | None,
+        BeforeValidator(_null_for_false, json_schema_input_type=BatchOptions | bool | None),
+    ] = None
+    """True: the job's options, as far as batch norm has them, and none when the job's `batch_norm` is false.
+    An object: as written, whatever the job's `batch_norm` is. Null or false: none."""
+    outputs: Literal["last", "sequence"] = "last"
+
+
 class WrittenResidual(Named):
     __doc__ = layers.Residual.__doc__
 
@@ -106,7 +134,7 @@ WrittenLayer = Annotated[
     | layers.GlobalAveragePool2d
     | layers.Flatten
     | layers.ImageRows
-    | layers.LSTM
+    | WrittenLSTM
     | WrittenResidual
     | WrittenParallel,
     Field(discriminator="layer"),

@@ -100,7 +100,9 @@ class Service:
             self.start()
             return True
         if target == "trainer":
-            trainer = self._titled(f"evenkeel: trainer {job_id}", psutil.process_iter())
+            client = self.client()
+            wait_until(lambda: self.trainer(job_id) is not None or client.job(job_id).terminal)
+            trainer = self.trainer(job_id)
             return trainer is not None and _killed(trainer)
         return _killed(self.forkserver() if target == "forkserver" else self.worker())
 
@@ -108,6 +110,10 @@ class Service:
         assert self._process is not None
         self._process.kill()
         self._process.wait(10)
+
+    def trainer(self, job_id: str) -> psutil.Process | None:
+        """The process that trains the job; None before it is forked and after it has ended."""
+        return self._titled(f"evenkeel: trainer {job_id}", psutil.process_iter())
 
     @staticmethod
     def _titled(title: str, processes: Any) -> psutil.Process | None:

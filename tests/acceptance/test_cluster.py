@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -265,3 +268,33 @@ def test_a_killed_worker_is_followed_by_another_node(cluster: Service, tmp_path:
         ended = client.wait(job.id, 120)
 
     same_as(client, ended, golden)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_whichever_worker_is_killed_the_other_has_its_job_when_lease_and_reaper_are_over(
+    cluster: Service, tmp_path: Path
+) -> None:
+    client, waits = cluster.client(), []
+    golden = client.wait(client.submit(LONG), 120)
+    chance = random.Random(20)
+    within = sum(float(FAST[name]) for name in ("EVENKEEL_LEASE_SECONDS", "EVENKEEL_REAPER_SECONDS"))
+
+    while len(waits) < 20:
+        with another_worker(cluster, tmp_path / f"second-{len(waits)}"):
+            now = datetime.now(UTC).isoformat()
+            wait_until(lambda now=now: sum(node["last_seen_at"] > now for node in client.nodes()) == 2)
+            job = client.submit(LONG)
+            wait_until(lambda job=job: client.job(job.id).progress.step > 0)
+            threading.Event().wait(chance.random())
+            trainer = cluster.trainer(job.id)
+            if trainer is None:
+                continue  # it was faster
+            trainer.parents()[1].kill()  # its forkserver's worker: Celery's main process
+            killed_at = time.monotonic()
+            wait_until(lambda job=job: client.job(job.id).attempt > 1 or client.job(job.id).terminal)
+            waits.append(time.monotonic() - killed_at)
+            same_as(client, client.wait(job.id, 120), golden)
+
+    print(f"taken over after {min(waits):.1f} to {max(waits):.1f} s; lease and reaper: {within:g} s")
+    assert max(waits) < 2 * within  # twice, for a machine that is busy

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -54,6 +55,9 @@ def killed_and_checked(service: Service, golden: Golden, target: str, aim: str, 
     threading.Event().wait(share * phases[aim])
     here = client.job(job.id)
     hit = not here.terminal and service.kill(target, job.id)
+    killed_at = time.monotonic()
+    wait_until(lambda: client.job(job.id).attempt > here.attempt or client.job(job.id).terminal)
+    waited = time.monotonic() - killed_at
 
     ended = client.wait(job.id, 120)
     reader.join(60)
@@ -65,7 +69,10 @@ def killed_and_checked(service: Service, golden: Golden, target: str, aim: str, 
     assert recorded_points(client, job.id) == golden_points
     assert reader.seqs == list(range(1, len(reader.seqs) + 1))
     assert reader.types.count("end") == 1
-    print(f"{target}, aimed at {aim}: {here.phase} at {here.progress.step}, hit {hit}, attempts {ended.attempt}")
+    print(
+        f"{target}, aimed at {aim}: {here.phase} at {here.progress.step}, hit {hit}, attempts {ended.attempt}, "
+        f"taken up or ended after {waited:.1f} s"
+    )
     return hit
 
 

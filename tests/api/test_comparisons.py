@@ -262,6 +262,6 @@ def test_members_publish_when_they_are_told_to(service: Service) -> None:
     published = [job["spec"]["publish"] for job in members(service, made)]
 
     assert published == [
-        {"model": "quick-batch_norm-true", "alias": "latest"},
-        {"model": "quick-batch_norm-false", "alias": "latest"},
+        {"model": "quick-batch_norm-true", "alias": "latest", "serving": None},
+        {"model": "quick-batch_norm-false", "alias": "latest", "serving": None},
     ]

@@ -4,6 +4,7 @@ import pytest
 
 from api.estimate import STEP_OVERHEAD_SECONDS
 from core.db import Database
+from core.queries import nodes
 from tests.api.application import TestClient
 from tests.api.bench import SPEC, Tenant, Worker, submit
 
@@ -17,7 +18,7 @@ def test_a_submitted_job_is_queued_with_its_defaults_written_out(client: TestCli
     assert answer.headers["X-Request-Id"].startswith("req_")
     assert (job["object"], job["status"], job["terminal"], job["attempt"]) == ("job", "queued", False, 0)
     assert job["spec"]["training"]["batch_size"] == 60
-    assert job["spec"]["publish"] == {"model": "digits-mlp", "alias": "latest"}
+    assert job["spec"]["publish"] == {"model": "digits-mlp", "alias": "latest", "serving": None}
     assert job["progress"] == {"step": 0, "steps": 100, "fraction": 0.0, "eta_seconds": None}
     assert client.get(f"/v1/jobs/{job['id']}", headers=tenant.headers).json() == job
 
@@ -96,11 +97,25 @@ def test_validation_tells_size_and_time_without_a_job(client: TestClient, tenant
     assert client.get("/v1/jobs", headers=tenant.headers).json()["data"] == []
 
 
+@pytest.mark.parametrize(("gpus", "waits"), [(0, True), (1, False)])
+def test_a_job_for_a_gpu_is_told_when_no_worker_has_one(
+    client: TestClient, tenant: Tenant, database: Database, gpus: int, waits: bool
+) -> None:
+    with database.write() as connection:
+        connection.execute(nodes.create(id="node_1", host="here", slots=1, gpus=gpus, versions={}))
+
+    answer = client.post(
+        "/v1/jobs:validate", json=SPEC | {"resources": {"device": "cuda"}}, headers=tenant.headers
+    ).json()
+
+    assert any("no worker that is there has a GPU" in warning for warning in answer["warnings"]) is waits
+
+
 def test_the_estimate_is_measured_once_a_job_has_succeeded(
     client: TestClient, tenant: Tenant, database: Database
 ) -> None:
     tenant.job(flops_per_step=20_000_000)
-    Worker(database).end(result={"steps_per_second": 50.0})
+    Worker(database).end(result={"steps_per_second": 50.0, "training_seconds": 2.0})
 
     answer = client.post("/v1/jobs:validate", json=SPEC, headers=tenant.headers).json()
 

@@ -1,11 +1,13 @@
+import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 
-from api.inference.engine import Engine, served_model
+from api.inference.engine import Engine, Found
 from api.inference.rows import array_of
 from core.artifacts import ArtifactStore
 from core.settings import Settings
@@ -104,10 +106,15 @@ def test_a_model_without_that_proof_answers_row_by_row(
 
 def test_no_run_has_more_rows_than_the_receipt_covers(client: TestClient, tenant: Tenant, store: ArtifactStore) -> None:
     content, card = classifier()
-    model = served_model(content, card | {"receipt": {"batch_invariant": True, "largest_batch": 16}})
+    receipt = {"batch_invariant": True, "largest_batch": 16}
+    publish(tenant, store, "proved-for-16", content, card | {"receipt": receipt}, number=1)
 
-    assert model.rows_a_run == 16
-    assert len(model.predict(np.array(draw(40), np.float32))) == 40
+    answered = predict(client, tenant, draw(40), "proved-for-16").json()["predictions"]
+
+    stats = client.get("/v2/models/proved-for-16/stats", headers=tenant.headers).json()
+    sizes = [batch["batch_size"] for batch in stats["model_stats"][0]["batch_stats"]]
+    assert len(answered) == 40
+    assert max(sizes) == 16
 
 
 def test_a_sequence_is_taken_flat_or_as_its_steps(client: TestClient, tenant: Tenant, store: ArtifactStore) -> None:
@@ -246,15 +253,18 @@ def test_version_and_alias_choose_what_answers(client: TestClient, tenant: Tenan
 
 def test_models_leave_memory_when_others_need_it(store: ArtifactStore) -> None:
     models = [classifier(hidden=16, seed=seed) for seed in range(4)]
-    engine = Engine(store, memory_bytes=3000)
+    assert all(len(content) < 1500 for content, _ in models)
 
-    for number, (content, card) in enumerate(models):
-        assert len(content) < 1500
-        file = store.put_content(content, ".onnx")
-        engine.load(("mdl_1", number), "model", {"name": file.name, "sha256": file.sha256}, card)
+    async def load_all() -> list[int]:
+        engine = Engine(store, memory_bytes=3000, queue_rows=64, threads=1)
+        for number, (content, card) in enumerate(models):
+            file = store.put_content(content, ".onnx")
+            await engine.load(("mdl_1", number), Found("model", {"onnx": asdict(file)}, None, "2" * 64), card)
+        engine.close()
+        return [number for number in range(4) if engine.loaded(("mdl_1", number)) is not None]
 
-    held = [number for number in range(4) if engine.loaded(("mdl_1", number)) is not None]
-    engine.close()
+    held = asyncio.run(load_all())
+
     assert held[-1] == 3
     assert sum(len(models[number][0]) for number in held) <= 3000 < sum(len(content) for content, _ in models)
 

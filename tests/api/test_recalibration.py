@@ -110,8 +110,11 @@ def test_the_new_version_has_the_same_weights_and_other_statistics_and_says_wher
     assert result["accuracy"] == result["after"]["accuracy"] == result["gap"]["population"]["accuracy"]
     assert job["spec"]["recalibration"]["version"] == 1
     assert (job["progress"]["steps"], job["progress"]["fraction"]) == (0, 1.0)
-    for part in ("input", "labels", "scaling", "output_scaling", "network", "task", "source"):
+    for part in ("labels", "scaling", "output_scaling", "network", "task", "source"):
         assert new["card"][part] == old["card"][part], part
+    inputs, moments = new["card"]["input"], new["card"]["input"]["moments"]
+    assert inputs == old["card"]["input"] | {"moments": moments}
+    assert moments != old["card"]["input"]["moments"]  # drift is told from the data of the new statistics
 
 
 def test_the_phases_are_those_of_a_job_that_trains_nothing(service: Service, base: Any) -> None:

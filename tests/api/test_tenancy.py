@@ -10,6 +10,8 @@ from tests.api.application import TestClient
 from tests.api.bench import Tenant, classifier, publish
 from tests.api.test_problems import filled, is_problem, operations
 
+WITHOUT_A_BODY = ("/cancel", "/pause", "/resume", "/retry", "/verify")
+
 
 def test_a_strangers_thing_is_not_found_by_any_route(
     client: TestClient, tenant: Tenant, stranger: Tenant, store: ArtifactStore
@@ -20,7 +22,7 @@ def test_a_strangers_thing_is_not_found_by_any_route(
     body = {"rows": [[1, 2, 3, 4]]}
 
     for method, path in with_ids:
-        content = {"version": 1} if method == "PUT" else None if "cancel" in path else body
+        content = {"version": 1} if method == "PUT" else None if path.endswith(WITHOUT_A_BODY) else body
         url = filled(path, stranger.job(), "theirs", key_id)
         answer = client.request(method, url, json=content, headers=tenant.headers)
 
@@ -47,7 +49,7 @@ def test_a_key_without_a_scope_is_told_which_one_it_lacks(client: TestClient, te
         answer = client.request(method, url, headers={"Authorization": f"Bearer {key}"})
 
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path)
-        assert any(scope in answer.json()["detail"] for scope in ALL_SCOPES)
+        assert any(scope in answer.text for scope in ALL_SCOPES)
 
 
 def test_a_revoked_key_ends_at_once_in_this_process(client: TestClient, tenant: Tenant) -> None:

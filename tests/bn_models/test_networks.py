@@ -170,6 +170,17 @@ def test_a_block_whose_last_gamma_starts_at_zero_begins_as_its_shortcut():
     assert torch.equal(network.get_submodule("block")(stem), stem)
 
 
+def test_a_gamma_of_a_shortcut_does_not_start_at_zero():
+    body = (conv("body.conv", 4), norm("body.norm", zero_last_gamma=True))
+    shortcut = (conv("short.conv", 4), norm("short.norm", zero_last_gamma=True))
+    layers = (spec.Residual(name="block", body=body, shortcut=shortcut), spec.GlobalAveragePool2d(name="average"))
+
+    network = build(layers, (4, 5, 5), InitializationSpec(), seed=0)
+
+    assert torch.equal(network.get_parameter("body.norm.gamma"), torch.zeros(4))
+    assert torch.equal(network.get_parameter("short.norm.gamma"), torch.ones(4))
+
+
 def test_layers_may_be_called_as_torch_calls_its_own_methods():
     layers = (conv("type", 4), norm("type.norm"), spec.Flatten(name="train.flatten"), Linear(name="float", features=3))
 

@@ -54,6 +54,16 @@ def test_an_operator_whose_bits_depend_on_a_rows_place_is_found():
     assert not invariance(session, draw(70, 5)).batch_invariant
 
 
+def test_every_output_of_a_graph_is_compared():
+    axes = ["batch", 5]
+    nodes = [helper.make_node("Identity", ["input"], ["logits"]), helper.make_node("Elu", ["input"], ["second"])]
+    named = [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in ("input", "logits", "second")]
+    made = helper.make_graph(nodes, "two", named[:1], named[1:])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+    assert not invariance(open_session(model.SerializeToString()), draw(70, 5)).batch_invariant
+
+
 def test_all_powers_of_two_and_32_random_sizes_are_tried():
     tried = invariance(open_session(graph("Relu", (6,))), draw(70, 6))
 

@@ -95,14 +95,17 @@ def test_both_hold_on_hundreds_of_cases(check: Callable[[Case], None]):
     settings(deadline=None, max_examples=400)(given(cases())(check))()
 
 
+@pytest.mark.parametrize("signs", ["of both signs", "of one sign"])
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.1), (30.0, 1.0), (1e4, 0.1)])
-@pytest.mark.parametrize("shape", [(4096, 3), (64, 3, 28, 28)])
-def test_long_sums_stay_within_the_rounding_that_torchs_kernel_leaves(shape, mean, deviation):
+@pytest.mark.parametrize("shape", [(4096, 3), (5000, 3, 1, 1), (64, 3, 28, 28), (300, 40, 1, 7)])
+def test_long_sums_stay_within_the_rounding_that_torchs_kernel_leaves(shape, mean, deviation, signs):
     random = np.random.default_rng(5)
     x, gradient = (random.normal(m, d, shape).astype(np.float32) for m, d in ((mean, deviation), (0, 1)))
+    if signs == "of one sign":
+        gradient = 1 + np.abs(gradient)
     assert exact.has_long_sums(tensor(x, torch.channels_last))
 
-    check_forward_and_gradients(Case(x, gradient, None, None))
+    check_forward_and_gradients(Case(x, gradient, np.linspace(0.5, 2, shape[1], dtype=np.float32), None))
 
 
 @settings(deadline=None, max_examples=15)

@@ -14,9 +14,9 @@ import pytest
 # `evenkeel up` over children that start at once: an API that answers, a worker that only waits.
 SMALL_UP = """
 import sys
-import cli.lock, cli.up
+import cli.children, cli.lock, cli.up
 cli.lock.PREDECESSOR_SECONDS = float(sys.argv[1])
-cli.up.STOP_SECONDS = 1.0
+cli.children.STOP_SECONDS = 1.0
 cli.up.API = '''
 import http.server, os, sys, threading
 from cli.processes import settings
@@ -61,7 +61,7 @@ class SmallUp:
     def end(self, number: int = signal.SIGTERM) -> str:
         """Everything that it printed."""
         self.process.send_signal(number)
-        output, _ = self.process.communicate(timeout=20)
+        output, _ = self.process.communicate(timeout=60)
         return output
 
 

@@ -29,6 +29,13 @@ def test_a_job_is_known_by_its_events(tracked):
     assert tracked.figures() == ["loss 0.5", "test 90.0 %", "600 examples/s", "5 s left"]
 
 
+def test_the_score_is_that_of_the_model_once_its_statistics_are_measured(tracked):
+    tracked.take(metrics(100, test__accuracy=0.8))
+    tracked.take(metrics(100, **{"bn/population_accuracy": 0.9}))
+
+    assert tracked.figures() == ["test 90.0 %"]
+
+
 def test_a_job_that_has_ended_is_told_from_its_beginning():
     job = SimpleNamespace(
         name="first",

@@ -1,5 +1,6 @@
 """The commands against a real service: API, worker, trainer, database, on a home and a port of its own."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -89,10 +90,23 @@ def test_a_spec_comes_from_a_file_or_standard_input_and_is_overridden(evenkeel, 
 def test_a_check_submits_nothing(evenkeel, home):
     with Client(home=home) as client:
         before = len(client.jobs(limit=1000))
-        result = evenkeel("submit", *SMALL, "--check")
+        result, table = evenkeel("submit", *SMALL, "--check", "--json"), evenkeel("submit", *SMALL, "--check")
 
         assert json.loads(result.stdout)["valid"] is True
+        assert "hidden1.batch_norm" in table.stdout and "training takes about" in table.stdout
         assert len(client.jobs(limit=1000)) == before
+
+
+def test_a_watched_submission_as_json_is_one_document_of_the_job_as_it_ended(evenkeel):
+    result = evenkeel("submit", *SMALL, "--watch", "--json")
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["status"] == "succeeded"
+
+
+def test_a_series_that_is_not_there_is_an_error_that_names_those_that_are(evenkeel, trained):
+    with pytest.raises(InputInvalid, match=r"no points of train/los: its series are .*train/loss"):
+        evenkeel("metrics", trained.id, "--name", "train/los")
 
 
 def test_a_failed_job_makes_exit_code_1_and_a_cancelled_one_2(evenkeel):
@@ -126,7 +140,7 @@ def test_lists_are_tables_for_people_and_json_for_programs(evenkeel, trained):
     listed = json.loads(evenkeel("jobs", "--metadata", "team=botany", "--status", "succeeded", "--json").stdout)
 
     assert trained.id in table.stdout
-    assert "succeeded" in table.stdout
+    assert f"{100 * trained.result['accuracy']:.1f} %" in table.stdout
     assert [job["id"] for job in listed] == [trained.id]
 
 
@@ -136,6 +150,8 @@ def test_a_job_shows_its_result_and_its_metrics(evenkeel, trained):
     series = json.loads(evenkeel("metrics", trained.id, "--name", "train/loss", "--json").stdout)
 
     assert trained.result["weights_sha256"] in shown.stdout
+    assert "result gap population" in shown.stdout
+    assert "{" not in shown.stdout
     assert "test/accuracy" in metrics.stdout
     assert list(series) == ["train/loss"]
     assert series["train/loss"]["steps"] == list(range(1, 201))
@@ -146,7 +162,8 @@ def test_the_families_are_listed_with_their_sizes_and_one_is_shown_with_its_fiel
 
     assert (listed.exit_code, shown.exit_code) == (0, 0)
     assert "272,186" in listed.stdout
-    assert "shortcut" in shown.stdout
+    assert "identity | projection" in shown.stdout
+    assert "object with kind, scale" in shown.stdout
     assert json.loads(evenkeel("architectures", "vgg", "--json").stdout)[0]["family"] == "vgg"
 
 
@@ -285,6 +302,27 @@ def test_a_job_without_batch_norm_says_why_it_has_no_layers_to_show(evenkeel):
     assert "no layer of this network has statistics" in evenkeel("layers", job_id).stdout
 
 
+def test_the_files_of_a_model_are_saved(evenkeel, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    graph = evenkeel("download", "flowers")
+    card = evenkeel("download", "flowers", "--format", "card", "-o", str(tmp_path / "card.json"))
+
+    assert (graph.exit_code, card.exit_code) == (0, 0)
+    facts = json.loads((tmp_path / "card.json").read_text())
+    digest = hashlib.sha256((tmp_path / "flowers.onnx").read_bytes()).hexdigest()
+    assert facts["artifacts"]["onnx"]["sha256"] == digest
+    assert digest in graph.stdout
+
+
+def test_the_statistics_that_a_model_answers_by_are_shown(evenkeel, trained):
+    table, plain = evenkeel("population", "flowers"), evenkeel("population", "flowers", "--json")
+
+    assert "hidden1.batch_norm" in table.stdout
+    assert f"pooled, {trained.result['population']['samples']} samples" in table.stdout
+    assert json.loads(plain.stdout)["statistics_sha256"] == trained.result["statistics_sha256"]
+
+
 def test_a_model_is_verified(evenkeel, trained):
     table, checked = evenkeel("verify", "flowers"), json.loads(evenkeel("verify", "flowers", "--json").stdout)
 
@@ -311,3 +349,31 @@ def test_a_model_is_recalibrated_and_shows_what_changed(evenkeel, trained, home)
 def test_a_recalibration_without_data_is_refused(evenkeel):
     with pytest.raises(InputInvalid, match="no data set: give a file, or fields"):
         evenkeel("recalibrate", "flowers")
+
+
+def test_data_of_ones_own_is_uploaded_shown_trained_on_and_deleted(evenkeel, tmp_path):
+    rows = "".join(f"{row},{('red', 'blue')[row % 2]},{('no', 'yes')[row % 2]}\n" for row in range(100))
+    file = tmp_path / "shop.csv"
+    file.write_text(f"price,colour,bought\n{rows}")
+    mine = ["dataset.source=uploaded", "dataset.name=shop", "network.family=mlp", "network.hidden=[8]"]
+    options = [part for field in [*mine, "training.steps=50"] for part in ("--set", field)]
+
+    uploaded = evenkeel("data", "upload", str(file), "--name", "shop")
+    job = json.loads(evenkeel("submit", *options, "--json").stdout)
+    listed, shown = evenkeel("data", "list"), evenkeel("data", "show", "shop")
+
+    assert uploaded.stdout == "shop version 1: 100 rows, table of 3, 2 classes (no, yes)\n"
+    assert "shop" in listed.stdout and "table of 3" in listed.stdout
+    assert "price, colour=blue, colour=red" in shown.stdout
+    assert (job["name"], job["spec"]["dataset"]["version"]) == ("shop-mlp", 1)
+    assert evenkeel("watch", job["id"]).exit_code == 0
+    asked = evenkeel("predict", "shop-mlp", "--rows", "-", stdin='{"rows": [[3, "blue"]]}')
+    assert "yes" in asked.stdout
+    assert json.loads(evenkeel("data", "list", "--json").stdout)[0]["versions"] == [1]
+    assert evenkeel("data", "delete", "shop").stdout == "shop is deleted\n"
+    assert json.loads(evenkeel("data", "list", "--json").stdout) == []
+
+
+def test_an_upload_of_an_unknown_task_is_refused(evenkeel, tmp_path):
+    with pytest.raises(InputInvalid, match="choose from classification, regression"):
+        evenkeel("data", "upload", str(tmp_path / "a.csv"), "--name", "a", "--task", "guessing")

@@ -9,7 +9,19 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from core.db import Database, insert_many
 from core.identifiers import new_id
-from core.queries import checkpoints, comparisons, events, health, jobs, keys, layers, leases, metrics, models
+from core.queries import (
+    aliases,
+    checkpoints,
+    comparisons,
+    events,
+    health,
+    jobs,
+    keys,
+    layers,
+    leases,
+    metrics,
+    models,
+)
 from core.queries.events import EventDraft
 from core.tables import SCHEMA_HEAD, metric_points
 from migrations.apply import upgrade
@@ -167,8 +179,8 @@ def test_a_version_is_found_by_number_alias_or_default(connection: Connection, t
         return None if row is None else row.version
 
     assert (found(), found(1), found(3), found(alias="stable")) == (2, 1, None, None)
-    connection.execute(models.create_alias("mdl_1", "latest", 1))
-    connection.execute(models.create_alias("mdl_1", "stable", 2))
+    connection.execute(aliases.create("mdl_1", "latest", 1))
+    connection.execute(aliases.create("mdl_1", "stable", 2))
     assert (found(), found(alias="stable"), found(2, "latest")) == (1, 2, 2)
     assert connection.execute(models.resolve("ten_2", "m", None, None)).one_or_none() is None
     assert connection.execute(models.card("mdl_1", 2)).scalar_one() == {"n": 2}
@@ -180,7 +192,7 @@ def test_an_alias_points_only_at_a_version_that_is_there(connection: Connection,
     connection.execute(models.create("mdl_1", tenant, "m"))
 
     with pytest.raises(DBAPIError), connection.begin_nested():
-        connection.execute(models.create_alias("mdl_1", "latest", 1))
+        connection.execute(aliases.create("mdl_1", "latest", 1))
 
 
 def test_a_key_is_active_until_it_is_revoked_or_expires(connection: Connection, tenant: str) -> None:

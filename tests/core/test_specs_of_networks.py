@@ -64,6 +64,14 @@ def test_a_depth_that_contradicts_the_blocks_is_refused_with_the_depths_there_ar
     assert "a depth of 18, 20, 32" in message
 
 
+@pytest.mark.parametrize("block", [["basic"], {}, "wide"])
+def test_a_block_that_is_none_is_refused_where_it_stands(block: Any) -> None:
+    [(pointer, message)] = problems_of(network("resnet", blocks=[1], block=block))
+
+    assert pointer == "/network/block"
+    assert "must be 'basic' or 'bottleneck'" in message
+
+
 def test_the_width_of_an_inception_follows_its_variant() -> None:
     assert InceptionSpec().width == 0.25
     assert InceptionSpec.model_validate({"variant": "full"}).width == 1.0
@@ -112,7 +120,22 @@ def test_a_written_list_with_its_names_written_out_is_the_same_list() -> None:
             "/network/layers/0/branches/1/0/probability",
             "less than 1",
         ),
+        (
+            [{"layer": "lstm", "units": 3, "batch_norm": "yes"}],
+            "/network/layers/0/batch_norm",
+            "must be true, false, or an object with placement",
+        ),
+        (
+            [{"layer": "lstm", "units": 3, "batch_norm": {"mometum": 1}}],
+            "/network/layers/0/batch_norm/mometum",
+            "did you mean momentum?",
+        ),
         ([LINEAR] * 300, "/network/layers", "at most 256"),
+        (
+            [{"layer": "max_pool2d", "kernel_size": 10**9, "padding": 5 * 10**8, "stride": 1}],
+            "/network/layers/0/kernel_size",
+            "less than or equal to 1024",
+        ),
         (
             [{"layer": "parallel", "branches": [[LINEAR] * 64] * 16}] * 2,
             "/network/layers",
@@ -148,8 +171,19 @@ def test_a_list_that_is_nested_without_end_is_refused() -> None:
         ({"affine": "true"}, "/batch_norm/affine", 'must be true, false, "gamma" or "beta", not \'true\''),
         ({"affine": 1}, "/batch_norm/affine", 'must be true, false, "gamma" or "beta", not 1'),
         ({"zero_last_gamma": "true"}, "/batch_norm/zero_last_gamma", 'must be true or false, not "true"'),
+        ({"eps": 1e-40}, "/batch_norm/eps", "must be greater than or equal to 0.000000000001, not 1e-40"),
+        (
+            {"kind": "local_response", "size": 10**9},
+            "/batch_norm/size",
+            "must be less than or equal to 1024, not 1000000000",
+        ),
         ({"virtual_batch_size": 1}, "/batch_norm/virtual_batch_size", "must be greater than or equal to 2, not 1"),
         ({"layers": {"a": {"momentum": 7}}}, "/batch_norm/layers/a/momentum", "must be less than or equal to 1, not 7"),
+        (
+            {"layers": {"a": {"on": False, "momentum": 0.5, "eps": 0.1}}},
+            "/batch_norm/layers/a",
+            "has on false and eps, momentum: leave these out, or on",
+        ),
         (
             {"layers": {"aSpec": {"momentun": 1}}},
             "/batch_norm/layers/aSpec/momentun",

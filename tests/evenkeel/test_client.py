@@ -55,11 +55,20 @@ def test_a_spec_object_is_sent_with_its_defaults_written_out(service, client, an
     assert service.requests[0].body["training"]["batch_size"] == 60
 
 
-def test_a_retry_that_was_cut_off_is_not_sent_twice(service, client, answer):
+def test_a_retry_that_was_cut_off_is_sent_again_as_the_same_one(service, client, answer, job_body):
+    service.answers = [answer(cut=True), answer(201, job_body())]
+
+    client.retry("job_1")
+
+    first, second = (request.headers["Idempotency-Key"] for request in service.requests)
+    assert first == second
+
+
+def test_a_key_that_was_cut_off_is_not_made_twice(service, client, answer):
     service.answers = [answer(cut=True)]
 
     with pytest.raises(NotReachable):
-        client.retry("job_1")
+        client.create_key("app", ["models:infer"])
     assert len(service.requests) == 1
 
 

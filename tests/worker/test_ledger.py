@@ -77,6 +77,19 @@ def test_a_pause_that_was_asked_for_while_the_worker_drained_is_kept(bench: Benc
     assert data_of(bench, job_id, "status")[-1] == {"status": "paused"}
 
 
+@pytest.mark.parametrize("state", ["paused", "queued"])
+def test_a_job_that_is_given_up_stands_at_the_last_step_that_it_recorded(bench: Bench, state: str) -> None:
+    job_id = bench.submit(DIGITS)
+    ledger = claimed(bench)
+    ledger.points(losses(1, [1.0] * 5))
+    ledger.commit()
+    ledger.points(losses(6, [1.0] * 3))
+
+    ledger.put_back(state, "given up")
+
+    assert bench.row(job_id).step == bench.points(job_id)["train/loss"][-1][0] == 8
+
+
 @pytest.mark.parametrize("loss", ["reaped", "reclaimed", "renewed"])
 def test_time_in_which_nobody_held_the_lease_does_not_count_as_running(bench: Bench, loss: str) -> None:
     job_id = bench.submit(DIGITS)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, update
 
 from core.db import Database
 from core.errors import Unavailable
-from core.queries import jobs, models
+from core.queries import aliases, jobs, models
 from core.tables import jobs as jobs_table
 from core.tables import metric_points, metric_series
 from tests.worker.bench import DIGITS, FEW_CHECKPOINTS, LONG, TENANT, Bench, trainer_of, wait_until
@@ -82,7 +82,7 @@ def test_a_published_job_becomes_the_next_version_and_moves_the_alias(bench: Ben
     with bench.node.database.read() as connection:
         model = connection.execute(models.by_name(TENANT, "digits")).one()
         versions = connection.execute(models.versions(model.id, 10, descending=False)).all()
-        alias = connection.execute(models.alias(model.id, "latest")).one()
+        alias = connection.execute(aliases.one(model.id, "latest")).one()
     assert [row.version for row in versions] == [1, 2]
     assert alias.version == 2
 

@@ -23,18 +23,22 @@ from worker import forkserver, reaper, supervisor
 from worker.claims import claim_next
 from worker.forkserver import Trainer, TrainerGone
 from worker.ledger import Ledger
-from worker.messages import Stopped
+from worker.messages import PhaseBegan, Stopped
 from worker.supervisor import Watch
 
 
 class DeafTrainer:
-    """Lives, says nothing, and obeys nothing."""
+    """Lives, says which phase it is in, and obeys nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *phases: str) -> None:
         self.told: list[str] = []
+        self._words = [PhaseBegan(phase) for phase in phases]
 
-    def receive(self, timeout_seconds: float) -> None:
+    def receive(self, timeout_seconds: float) -> PhaseBegan | None:
+        if self._words:
+            return self._words.pop(0)
         threading.Event().wait(timeout_seconds)
+        return None
 
     def tell(self, command: str) -> None:
         self.told.append(command)
@@ -63,6 +67,30 @@ def test_a_cancel_behind_a_pause_waits_for_its_own_grace_only(bench: Bench, monk
 
     assert trainer.told == ["pause", "cancel"]
     assert endings == [Stopped("cancel", 0)]
+
+
+@pytest.mark.parametrize("phase", ["compiling", "population_statistics", "exporting"])
+@pytest.mark.parametrize("command", ["cancel", "pause"])
+def test_a_job_that_is_not_training_is_stopped_at_once(bench: Bench, phase: str, command: str) -> None:
+    job_id = bench.submit(DIGITS)
+    claim = claim_next(bench.node, 0)
+    assert claim is not None
+    trainer: Any = DeafTrainer("training", phase)
+    watch = Watch(bench.node, claim, trainer, Ledger(bench.node.database, bench.node.store, claim, 20))
+    endings: list[Any] = []
+    thread = threading.Thread(target=lambda: endings.append(watch.until_the_end()), daemon=True)
+
+    with bench.node.database.write() as connection:
+        asked = (
+            jobs.request_pause(TENANT, job_id)
+            if command == "pause"
+            else jobs.request_cancel(TENANT, job_id, force=False)
+        )
+        connection.execute(asked).one()
+    thread.start()
+    thread.join(supervisor.GRACE_SECONDS / 2)
+
+    assert endings == [Stopped(command, 0)]
 
 
 def test_a_node_that_can_start_no_trainer_does_not_use_up_the_attempts_of_its_jobs(

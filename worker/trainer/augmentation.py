@@ -24,7 +24,7 @@ class Augmentation:
         self._black, self._white = black, white
 
     @classmethod
-    def of(cls, training: TrainingSpec, scaling: InputScaling, pixel_maximum: int | None) -> "Augmentation | None":
+    def of(cls, training: TrainingSpec, scaling: InputScaling, pixel_maximum: float | None) -> "Augmentation | None":
         """None where the spec asks for none."""
         if training.augmentation is None:
             return None

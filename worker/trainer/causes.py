@@ -6,6 +6,7 @@ from math import prod
 import torch
 
 from bn_models.architecture import batch_bounds, flat
+from bn_models.architecture.statistics import statistical_options
 from bn_models.networks import Network
 from bn_models.normalization import Statistical, batch_statistics, normalizations
 from bn_models.population import PopulationStatistics
@@ -45,14 +46,19 @@ def differ(one: Scores, other: Scores, thresholds: Thresholds, rows: int) -> boo
 
 
 def explain(run: Run, statistics: PopulationStatistics, gap: GapReport, pairs: Pairs) -> list[Cause]:
-    """What explains that the scores of these pairs differ, likeliest first; at least one cause."""
+    """What explains that the scores of these pairs differ, likeliest first; at least one cause.
+
+    The population is what the other two are held against: where batch statistics score as it does, there is nothing
+    to say of batches, however far the running average is from both. Where it is between them, the farther one counts.
+    """
     served_running = statistics.estimator == "running_average"
+    far = {one for one, other in pairs if other == "population"} or {_farther(gap, run.order.thresholds)}
     found: list[Cause] = list(_of_the_order(run))
-    if ("running_average", "population") in pairs or served_running:
+    if "running_average" in far or served_running:
         found += _of_the_running_average(run, statistics)
-    if "batch" in gap and any("batch" in pair for pair in pairs) and not (served_running and found):
+    if "batch" in far and not (served_running and found):
         found += _of_the_batch(run, statistics, gap)
-    return found
+    return found or list(_of_the_batch(run, statistics, gap))
 
 
 def _of_the_order(run: Run) -> Iterator[Cause]:
@@ -102,7 +108,17 @@ def _of_the_running_average(run: Run, statistics: PopulationStatistics) -> Itera
         )
 
 
-def _of_the_batch(run: Run, statistics: PopulationStatistics, gap: GapReport) -> Iterator[Cause]:
+def _of_the_batch(run: Run, statistics: PopulationStatistics, gap: GapReport) -> list[Cause]:
+    shift = (
+        "the test rows are not distributed as the training rows are, or the network fits its training rows too closely",
+        "compare where both come from; more or augmented training data, or weight decay; recalibrate the model on data "
+        "like that which it will meet",
+    )
+    recognized = list(_recognized_in_the_batch(run, statistics, gap)) if "batch" in gap else []
+    return recognized or [shift]
+
+
+def _recognized_in_the_batch(run: Run, statistics: PopulationStatistics, gap: GapReport) -> Iterator[Cause]:
     training, network, data = run.spec.training, run.progress.network, run.data
     sizes = [layer.ghost_rows or training.batch_size for layer in normalizations(network).values()]
     size = min(training.batch_size, *sizes)
@@ -130,21 +146,27 @@ def _of_the_batch(run: Run, statistics: PopulationStatistics, gap: GapReport) ->
             f"the population statistics are of {statistics.samples} of {rows} training samples",
             "set population.samples higher, or to null for all",
         )
-    yield (
-        "the test rows are not distributed as the training rows are, or the network fits its training rows too closely",
-        "compare where both come from; more or augmented training data, or weight decay; recalibrate the model on data "
-        "like that which it will meet",
-    )
+
+
+def _farther(gap: GapReport, thresholds: Thresholds) -> str:
+    """Whether batch statistics or the running average score more otherwise than the population."""
+    shares = {name: max(_shares(gap[name], gap["population"], thresholds).values()) for name in gap}
+    return max(shares, key=shares.__getitem__)
 
 
 def _most_different(one: Scores, other: Scores, thresholds: Thresholds) -> str:
     """The score that is the farthest beyond its threshold: the loss, or accuracy or r²."""
+    shares = _shares(one, other, thresholds)
+    return max(shares, key=shares.__getitem__)
+
+
+def _shares(one: Scores, other: Scores, thresholds: Thresholds) -> dict[str, float]:
+    """How far two scores are apart, in thresholds."""
     beside = "accuracy" if "accuracy" in one else "r2"
-    shares = {
+    return {
         "loss": abs(one["loss"] - other["loss"]) / thresholds.gap_loss,
         beside: abs(one[beside] - other[beside]) / thresholds.gap_accuracy,
     }
-    return max(shares, key=shares.__getitem__)
 
 
 def _in_wider_batches(run: Run) -> tuple[int, Scores | None]:
@@ -174,13 +196,8 @@ def _dropout_before_statistics(network: Network) -> str | None:
     listed = [item.layer for item in flat(network.placed)]
     for index, layer in enumerate(listed):
         if isinstance(layer, words.Dropout) and layer.probability > 0.0:
-            return layer.name if any(_has_statistics(later) for later in listed[index:]) else None
+            return layer.name if any(statistical_options(later) for later in listed[index:]) else None
     return None
-
-
-def _has_statistics(layer: words.Layer) -> bool:
-    lstm = isinstance(layer, words.LSTM) and layer.batch_norm is not None
-    return lstm or isinstance(layer, words.BatchNorm | words.Whitening)
 
 
 def _is_ordered(data: Data) -> bool:

@@ -24,7 +24,8 @@ from core.spec.base import canonical_json
 from worker.messages import CheckpointReference
 from worker.trainer.monitor import Monitor
 
-FORMAT = 1
+FORMAT = 2
+"""Another one where what a checkpoint holds can not be read as before."""
 MAXIMUM_HEADER_BYTES = 4 * 1024**2
 _NETWORK, _OPTIMIZER, _BEST = "network/", "optimizer/", "best/"
 
@@ -66,7 +67,7 @@ def capture(progress: Progress, spec: JobSpec, fingerprint: str, epoch: int, rat
     _require_finite(tensors, progress.step)
     state = {
         "format": FORMAT,
-        "digest": training_digest(spec),
+        "spec": spec.model_dump(mode="json"),
         "fingerprint": fingerprint,
         "step": progress.step,
         "epoch": epoch,
@@ -159,8 +160,14 @@ def begins_a_fork(snapshot: Snapshot, spec: JobSpec) -> bool:
 def _checked(snapshot: Snapshot, candidate: CheckpointReference, spec: JobSpec) -> Snapshot:
     if snapshot.state.get("format") != FORMAT:
         raise ValueError(f"its format is {snapshot.state.get('format')!r}, and this version reads {FORMAT}")
-    forked = spec.fork is not None and candidate.sha256 == spec.fork.checkpoint_sha256
-    if not forked and snapshot.state.get("digest") != training_digest(spec):
+    if spec.fork is not None and candidate.sha256 == spec.fork.checkpoint_sha256:
+        return snapshot
+    try:
+        written_for = JobSpec.model_validate(snapshot.state.get("spec"))
+    except ValueError as error:
+        raise ValueError("this version can not run the spec that it belongs to") from error
+    # As both read today: a field that is newer than the checkpoint has its default in both.
+    if training_digest(written_for) != training_digest(spec):
         raise ValueError("it belongs to another spec")
     return snapshot
 

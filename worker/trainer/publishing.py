@@ -1,6 +1,7 @@
 """From a trained network to files in the artifact store: fold, export, compare, describe."""
 
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +26,8 @@ from core.spec.base import canonical_json
 from worker.trainer.gap import finite
 from worker.trainer.health import affine_of, summary
 from worker.trainer.measuring import Trained
+from worker.trainer.moments import input_moments
+from worker.trainer.quantizing import serving_options
 from worker.trainer.run import Run
 
 CARD_FORMAT = 1
@@ -46,13 +49,14 @@ def publish(
     digests = _digests(run, trained)
     metadata = {name: digest for name, digest in digests.items() if digest is not None}
     onnx = write_onnx(folded, data.facts.input_shape, data.input_scaling, data.facts.task, outputs, metadata)
-    parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs)
-    artifacts = {
+    parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs, _threads(run))
+    artifacts: dict[str, Artifact] = {
         "onnx": _put(run, onnx, ".onnx"),
         "safetensors": _put(run, write_safetensors(network, statistics, metadata), ".safetensors"),
         "probe": _put(run, _probe(parity.reference), ".safetensors"),
     }
-    card = _card(run, trained, digests, parity, artifacts) | (lineage or {})
+    serving = serving_options(run, onnx, artifacts, partial(_put, run))
+    card = _card(run, trained, digests, parity, artifacts) | {"serving": serving} | (lineage or {})
     artifacts["card"] = _put(run, canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
 
@@ -61,6 +65,12 @@ def _probe(reference: Reference) -> bytes:
     """What `verify` runs again: rows in the data's own units (float32), and what the unfolded network makes of
     them in float64."""
     return safetensors.numpy.save({"rows": reference.rows, "outputs": reference.outputs.astype(np.float64)})
+
+
+def _threads(run: Run) -> int:
+    """Of the sessions that will serve it, for which its bits are proved."""
+    serving = run.spec.publish.serving if run.spec.publish else None
+    return serving.threads if serving else 1
 
 
 def _put(run: Run, content: bytes, suffix: str) -> Artifact:
@@ -89,7 +99,8 @@ def _card(
         "job_id": run.order.job_id,
         "task": data.facts.task,
         "source": spec.dataset.source,
-        "input": _input_schema(run),
+        "dataset": _dataset(run),
+        "input": _input_schema(run) | {"moments": input_moments(data)},
         "labels": list(data.labels) or None,
         "scaling": {
             "kind": spec.dataset.scaling,
@@ -120,14 +131,28 @@ def _input_schema(run: Run) -> dict[str, Any]:
             "pixel_range": [0, facts.pixel_maximum],
             "units": units,
         }
-    columns = list(run.data.columns)
+    if facts.kind == "sequence":
+        steps, features = facts.input_shape
+        units = f"as uploaded, not scaled: {steps} steps in time, each with {features} features"
+    else:
+        units = "as in the file of the source, not standardized"
+        units += ", and 0 or 1 for each category of a column of text" if run.data.fields else ""
     return {
-        "kind": "table",
+        "kind": facts.kind,
         "shape": list(facts.input_shape),
-        "columns": columns,
+        "columns": list(run.data.columns) or None,
+        "fields": list(run.data.fields) or None,
         "pixel_range": None,
-        "units": "as in the file of the source, not standardized",
+        "units": units,
     }
+
+
+def _dataset(run: Run) -> dict[str, Any] | None:
+    """Of a model of uploaded data: which."""
+    dataset = run.spec.dataset
+    if dataset.stored is None:
+        return None
+    return {"name": dataset.name, "version": dataset.version, "sha256": dataset.stored.sha256}
 
 
 def _population(run: Run, trained: Trained, statistics: PopulationStatistics) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from worker.trainer import checkpoint
 from worker.trainer.checkpoint import Progress
 from worker.trainer.data import prepare
 from worker.trainer.device import fingerprint, numerics
-from worker.trainer.files import DataFolder
 from worker.trainer.label_noise import with_noise
 from worker.trainer.layout import arrange
 from worker.trainer.loop import Loop
@@ -32,6 +31,7 @@ from worker.trainer.recalibration import recalibrate
 from worker.trainer.reporting import Interrupted, Reporter, Sink, SinkClosed
 from worker.trainer.results import result_of
 from worker.trainer.run import Run
+from worker.trainer.uploads import data_folder
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
@@ -95,10 +95,10 @@ def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Rep
     progress = _load(order, spec, device, store, reporter)
 
     begin("preparing_data")
-    clean = prepare(spec.dataset, DataFolder(Path(order.data_dir), order.data_mirror_url), device)
+    patience = Patience(order.storage_patience_seconds, reporter)
+    clean = prepare(spec.dataset, data_folder(order, store, patience), device)
     labelled = with_noise(clean.training, spec.training.label_noise, clean.facts.outputs, spec.training.seed)
     data = replace(clean, training=labelled)
-    patience = Patience(order.storage_patience_seconds, reporter)
     run = Run(order, spec, device, data, progress, store, patience, reporter)
 
     loop = Loop(run)

@@ -140,6 +140,31 @@ REFUSALS = {
         "/batch_norm/initial_beta",
         "hidden1.batch_norm learns no beta",
     ),
+    "another rate for a gamma and beta that are not learned": (
+        job(batch_norm={"affine": False, "learning_rate_multiplier": 2.0}),
+        "/batch_norm/learning_rate_multiplier",
+        "hidden1.batch_norm learns neither",
+    ),
+    "a decay of one layer's gamma and beta that are not learned": (
+        job(batch_norm={"layers": {"hidden2": {"affine": False, "weight_decay": 0.1}}}),
+        "/batch_norm/layers/hidden2/weight_decay",
+        "set affine to true, gamma or beta",
+    ),
+    "covariances of more numbers than a network may have": (
+        job(network={"hidden": [10_000]}, batch_norm={"kind": "whitening", "group_size": 10_000}),
+        "/batch_norm/group_size",
+        "makes 100010000 numbers of statistics",
+    ),
+    "a batch of maps that no memory holds": (
+        written(
+            {"layer": "conv2d", "channels": 200_000, "kernel_size": 1, "padding": 0},
+            {"layer": "global_average_pool2d"},
+            OUTPUT,
+            training={"batch_size": 1000},
+        ),
+        "/network",
+        "conv2d1 that gives (200000, 8, 8) for each of 1000 samples",
+    ),
     "a last gamma without residual blocks": (
         job(batch_norm={"zero_last_gamma": True}),
         "/batch_norm/zero_last_gamma",
@@ -155,6 +180,50 @@ REFUSALS = {
         job(family="recurrent", batch_norm={"placement": "after_activation"}),
         "/batch_norm/placement",
         "to before_activation",
+    ),
+    "one LSTM normalized after its gates": (
+        job(family="recurrent", batch_norm={"layers": {"recurrent1": {"placement": "after_activation"}}}),
+        "/batch_norm/layers/recurrent1/placement",
+        "to before_activation",
+    ),
+    "a written LSTM normalized after its gates": (
+        written(
+            {"layer": "image_rows"},
+            {"layer": "lstm", "units": 4, "batch_norm": {"placement": "after_activation"}},
+            OUTPUT,
+        ),
+        "/network/layers/1/batch_norm/placement",
+        "to before_activation",
+    ),
+    "another kind for a written LSTM": (
+        job(
+            family="sequential",
+            network={"layers": [{"layer": "image_rows"}, {"layer": "lstm", "units": 4, "batch_norm": True}, OUTPUT]},
+            batch_norm={"layers": {"lstm1": {"kind": "layer"}}},
+        ),
+        "/batch_norm/layers/lstm1/kind",
+        "takes batch norm only",
+    ),
+    "a last gamma of an LSTM, which scales gates and no sum": (
+        written(
+            {"layer": "image_rows"},
+            {
+                "layer": "residual",
+                "body": [{"layer": "lstm", "units": 8, "outputs": "sequence", "batch_norm": {"zero_last_gamma": True}}],
+            },
+            {"layer": "flatten"},
+            OUTPUT,
+        ),
+        "/network/layers/1/body/0/batch_norm/zero_last_gamma",
+        "no body of this network has one",
+    ),
+    "groups of one layer that do not divide its channels": (
+        job(
+            family="convnet",
+            batch_norm={"kind": "group", "groups": 8, "layers": {"stage2": {"groups": 7}}},
+        ),
+        "/batch_norm/layers/stage2/groups",
+        "set groups to one of 1, 2, 4, 8",
     ),
     "a pattern that fits nothing": (
         job(batch_norm={"layers": {"stage1": False}}),
@@ -270,8 +339,21 @@ def test_the_gamma_that_a_network_starts_with_goes_with_it_when_a_layer_learns_n
     assert admit(spec, **LIMITS).warnings == ()
 
 
+def test_a_rate_and_a_decay_of_gamma_and_beta_need_one_layer_that_learns_either():
+    options = {"learning_rate_multiplier": 2.0, "weight_decay": 0.1, "affine": "beta"}
+    spec = job(batch_norm={**options, "layers": {"hidden1": {"affine": False}}})
+
+    assert admit(spec, **LIMITS).warnings == ()
+
+
 def test_zero_last_gamma_needs_a_gamma_at_the_end_of_bodies_only():
     spec = job(family="resnet", batch_norm={"zero_last_gamma": True, "layers": {"stem": {"affine": False}}})
+
+    assert admit(spec, **LIMITS).warnings == ()
+
+
+def test_an_estimator_without_batches_needs_no_whole_batch_of_samples():
+    spec = job(population={"estimator": "pooled_sequential", "samples": 2})
 
     assert admit(spec, **LIMITS).warnings == ()
 
@@ -332,6 +414,10 @@ def test_the_plan_says_how_virtual_batches_divide_a_batch(size, groups):
             "dropout1 comes before",
         ),
         (job(batch_norm={"kind": "whitening", "group_size": 64}), "hidden1.whitening whitens 64 channels"),
+        (
+            written({"layer": "image_rows"}, {"layer": "lstm", "units": 4, "batch_norm": True}, OUTPUT),
+            "gammas of lstm1 start at 1",
+        ),
         (job(batch_norm={"momentum": None}, training={"steps": 60}), "averages all of only 60 steps"),
         (job(batch_norm={"layers": {"hidden1": {"momentum": 0.001}}}), "momentum 0.001 leave"),
         (written({"layer": "flatten"}, OUTPUT), "no layer of the list takes it"),

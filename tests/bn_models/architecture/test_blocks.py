@@ -152,6 +152,12 @@ def test_gamma_starts_at_one_where_an_override_takes_it_away():
     assert [layer.options.initial_gamma for layer in layers.values()] == [1.0, 0.5, 0.5]
 
 
+def test_beta_starts_at_zero_where_an_override_takes_it_away():
+    layers = normalizations(MLPSpec(), options(initial_beta=0.5, layers={"hidden1": {"affine": "gamma"}}))
+
+    assert [layer.options.initial_beta for layer in layers.values()] == [0.0, 0.5, 0.5]
+
+
 def test_the_overrides_of_a_spec_survive_being_written_out():
     batch_norm = options(layers={"a*": False, "b": True, "c": {"momentum": None, "kind": "batch"}})
 

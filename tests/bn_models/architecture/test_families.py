@@ -14,6 +14,7 @@ from core.spec import (
     SequentialSpec,
     VGGSpec,
 )
+from core.spec.normalization import BatchOptions, GroupNormSpec
 
 IMAGENET = (3, 224, 224)
 
@@ -263,6 +264,39 @@ def test_a_written_normalization_with_options_of_its_own_stays_as_written():
     assert [layer.options.eps for layer in on if layer.layer != "local_response_norm"] == [1e-5, 1e-3, 1e-3]
     assert on[0].options.momentum == 0.3
     assert kinds(off) == ["batch_norm", "local_response_norm"]
+
+
+@pytest.mark.parametrize("batch_norm", [None, BatchNormSpec(initial_gamma=0.1), BatchNormSpec(affine="beta")])
+def test_a_written_lstm_that_stands_for_the_jobs_batch_norm_is_that_of_the_recurrent_network(batch_norm):
+    lists = [
+        {"name": "rows", "layer": "image_rows"},
+        {"name": "recurrent1.lstm", "layer": "lstm", "units": 100, "batch_norm": True},
+        {"name": "output.linear", "layer": "linear", "features": 10},
+    ]
+    written = SequentialSpec.model_validate({"layers": lists})
+
+    assert layers_of(written, batch_norm, (1, 8, 8), 10) == layers_of(RecurrentSpec(), batch_norm, (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize(("given", "momentum"), [({"momentum": 0.3}, 0.3), (None, None), (False, None)])
+def test_a_written_lstm_with_options_of_its_own_stays_as_written(given, momentum):
+    lists = [{"layer": "image_rows"}, {"layer": "lstm", "units": 3, "batch_norm": given}]
+    written = SequentialSpec.model_validate({"layers": lists})
+
+    for batch_norm in (None, BatchNormSpec(momentum=0.5)):
+        options = layers_of(written, batch_norm, (1, 8, 8), 10)[1].batch_norm
+        assert (options and options.momentum) == momentum
+
+
+def test_the_options_of_an_lstm_are_those_of_the_job_that_batch_norm_has():
+    lists = [{"layer": "image_rows"}, {"layer": "lstm", "units": 3, "batch_norm": True}]
+    written = SequentialSpec.model_validate({"layers": lists})
+    jobs = GroupNormSpec(eps=1e-3, placement="after_activation", layers={"lstm1": {"momentum": 0.5, "kind": "batch"}})
+
+    options = layers_of(written, jobs, (1, 8, 8), 10)[1].batch_norm
+
+    assert options == BatchOptions(eps=1e-3, momentum=0.5)
+    assert SequentialSpec.model_validate(written.model_dump(mode="json")) == written
 
 
 def test_names_that_are_left_out_are_written_out_depth_first():

@@ -46,7 +46,7 @@ SIMPLE = st.one_of(
             "layer": st.just("lstm"),
             "units": small,
             "outputs": st.sampled_from(["last", "sequence"]),
-            "batch_norm": st.sampled_from([None, {}, {"affine": "beta"}]),
+            "batch_norm": st.sampled_from([None, True, {}, {"affine": "beta"}]),
         }
     ),
 )

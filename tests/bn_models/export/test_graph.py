@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -60,6 +62,15 @@ def test_a_regression_answers_in_the_targets_units(freeze):
 
     assert list(outputs) == ["value"]
     np.testing.assert_allclose(outputs["value"], expected_outputs(frozen) * 77 + 152, rtol=1e-4)
+
+
+def test_one_column_that_needs_scaling_is_scaled(freeze):
+    scales = np.array([1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0])
+    frozen = replace(freeze("mlp", BatchNormSpec()), scaling=InputScaling(np.zeros(7), scales))
+
+    model = onnx.load_from_string(frozen.write_onnx())
+
+    assert [node.op_type for node in model.graph.node][:2] == ["Mul", "Gemm"]
 
 
 @pytest.mark.parametrize("placement", ["before_activation", "after_activation"])

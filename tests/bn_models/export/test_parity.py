@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 import torch
 
-from bn_models.export import compare, receipt, reference
+from bn_models.export import Reference, compare, receipt, reference
 from bn_models.folding import fold
 from bn_models.frozen import FoldedLinear
 from core.errors import JobFailed
@@ -25,6 +25,17 @@ def test_a_right_graph_passes_with_all_figures(freeze, family, task):
     assert result.tolerance == max(1e-5 * result.reference.output_scale, 4 * result.reference.float32_error)
     assert result.check.rows == 70
     assert result.check.onnxruntime == onnxruntime.__version__
+
+
+@pytest.mark.parametrize(("float32_error", "output_scale", "tolerance"), [(0.5, 2.0, 2.0), (1e-6, 2.0, 2e-5)])
+def test_the_tolerance_is_four_float32_errors_or_a_hundred_thousandth_of_the_output(
+    float32_error, output_scale, tolerance
+):
+    nothing = np.zeros((1, 3))
+
+    expected = Reference(nothing.astype(np.float32), nothing, float32_error, output_scale)
+
+    assert expected.tolerance == pytest.approx(tolerance)
 
 
 @pytest.mark.parametrize("placement", ["before_activation", "after_activation"])

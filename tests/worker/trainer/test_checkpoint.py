@@ -1,6 +1,8 @@
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -124,6 +126,41 @@ def test_a_checkpoint_of_another_spec_is_not_used(tmp_path: Path):
 
     assert sink.messages[0].step == 0
     assert "another spec" in sink.of(LogLine)[0].text
+
+
+def rewritten(folder: Path, reference: CheckpointReference, change: Callable[[dict[str, Any]], object]):
+    """The checkpoint with its state changed, as another version would have written it."""
+    store = ArtifactStore(str(folder / "artifacts"))
+    snapshot = unpack(store.get(reference.name, reference.sha256))
+    change(snapshot.state)
+    artifact = store.put(f"{reference.name}.rewritten", pack(snapshot))
+    return CheckpointReference(artifact.name, artifact.sha256, artifact.bytes, reference.step)
+
+
+def test_a_job_goes_on_from_a_checkpoint_that_knew_fewer_fields_of_the_spec(tmp_path: Path):
+    whole = trained(tmp_path)
+    older = rewritten(tmp_path, whole.checkpoints[0], lambda state: state["spec"]["training"].pop("compile"))
+
+    sink = ListSink()
+    train(order_for(tmp_path, digits_spec(), (older,), fence=2), sink)
+
+    assert sink.messages[0].step == older.step
+    assert not [line for line in sink.of(LogLine) if not line.data]
+    assert sink.finished.result["weights_sha256"] == whole.finished.result["weights_sha256"]
+
+
+@pytest.mark.parametrize("change", [{"format": 1}, {"spec": None}, {"spec": {"training": {"steps": "many"}}}])
+def test_training_begins_again_where_this_version_can_not_read_what_a_checkpoint_is_of(
+    tmp_path: Path, change: dict[str, Any]
+):
+    foreign = rewritten(tmp_path, trained(tmp_path).checkpoints[0], lambda state: state.update(change))
+
+    sink = ListSink()
+    train(order_for(tmp_path, digits_spec(), (foreign,), fence=2), sink)
+
+    told = [line.text for line in sink.of(LogLine) if line.level == "warning"]
+    assert sink.messages[0].step == 0
+    assert "this version" in told[0] and "training begins again" in told[1]
 
 
 def test_what_does_not_change_the_trajectory_does_not_change_the_digest():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,33 @@ def test_too_few_updates_for_the_momentum_are_named_with_what_is_left_of_the_sta
     assert "raise batch_norm.momentum" in line.text and f"{gap['population']['accuracy']:.4g}" in line.text
 
 
+def test_where_only_the_running_average_is_far_nothing_is_said_of_batches_or_of_the_data(tmp_path: Path):
+    network = {"family": "mlp", "hidden": [64], "activation": "relu"}
+
+    gap = gap_of(run(tmp_path, network=network, training={"steps": 4, "batch_size": 512}))
+
+    assert "running_average and population" in gap["differing"] and "batch and population" not in gap["differing"]
+    assert [cause.partition(":")[0] for cause in gap["causes"]] == ["too few updates for the momentum"]
+
+
+@pytest.mark.parametrize(("batch", "running", "blamed"), [(0.890, 0.915, "small batch"), (0.899, 0.924, "too few upd")])
+def test_where_the_population_is_between_both_the_farther_one_is_explained(
+    monkeypatch: pytest.MonkeyPatch, batch: float, running: float, blamed: str
+):
+    scores = {"batch": batch, "running_average": running, "population": 0.905}
+    gap = {name: {"loss": 0.3, "accuracy": accuracy} for name, accuracy in scores.items()}
+    monkeypatch.setattr(causes, "_of_the_running_average", lambda *_: [("too few updates", "")])
+    monkeypatch.setattr(causes, "_of_the_batch", lambda *_: [("small batch", "")])
+    run_of, measured = (
+        SimpleNamespace(order=SimpleNamespace(thresholds=Thresholds())),
+        SimpleNamespace(estimator="pooled"),
+    )
+
+    found = causes.explain(run_of, measured, gap, [("batch", "running_average")])  # type: ignore[arg-type]
+
+    assert [cause[:11] for cause, _ in found] == [blamed]
+
+
 def test_a_cumulative_average_over_moving_weights_is_named(tmp_path: Path):
     cause = gap_of(run(tmp_path, batch_norm={"momentum": None}, optimizer={"kind": "sgd", "learning_rate": 0.5}))[
         "cause"
@@ -78,6 +106,7 @@ def test_a_small_batch_is_proved_by_wider_ones_and_harms_nobody_who_is_served_by
     gap = gap_of(sink)
     assert gap["cause"].startswith("small batch: moments of 8 samples are noisy")
     assert gap["batch"]["loss"] > gap["population"]["loss"]
+    assert not any("not distributed" in cause for cause in gap["causes"])
     (line,) = told(sink)
     assert line.level == "info" and "nothing is to be done" in line.text
 
