@@ -12,6 +12,7 @@ from api.auth import JobReader, JobWriter
 from api.datasets import delete, find_dataset, find_version, store
 from api.identified import DatasetName
 from api.pagination import Page, Paged, bad_query, unknown_cursor
+from api.query import KNOWN_QUERY
 from api.resources import Held, Resources
 from api.schemas.datasets import Dataset, DatasetVersion, DeletedDataset, dataset_of, version_of
 from api.uploads.contents import Reading
@@ -21,7 +22,7 @@ from core.queries import datasets
 from core.spec.base import LARGEST_VERSION, NAME
 from core.spec.data import Kind, Task
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], dependencies=[KNOWN_QUERY])
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 BODY = {
     "requestBody": {
