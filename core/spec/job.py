@@ -9,6 +9,7 @@ from core.spec.base import NAME, MetadataKey, MetadataValue, Name, Spec
 from core.spec.data import DatasetSpec
 from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
+from core.spec.observation import ObserveOption
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
 from core.spec.recalibration import RecalibrationSpec
 from core.spec.serving import ServingSpec
@@ -43,6 +44,8 @@ class JobSpec(Spec):
     optimizer: OptimizerSpec = SGDSpec()
     schedule: ScheduleSpec = ConstantSchedule()
     training: TrainingSpec = TrainingSpec()
+    observe: ObserveOption = None
+    """Percentiles, drift, gradients, saturation, gamma and beta as series. `true`: with its defaults; null: nothing."""
     population: PopulationSpec = PopulationSpec()
     resources: ResourcesSpec = ResourcesSpec()
     publish: PublishSpec | None
