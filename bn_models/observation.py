@@ -22,6 +22,7 @@ from bn_models.networks import Network
 from bn_models.normalization import Moments, batch_statistics, evaluation
 from bn_models.recurrent import LSTM
 
+Array = NDArray[np.float64]
 See = Callable[[str, Tensor], None]
 
 
@@ -180,10 +181,18 @@ def _merged(parts: list[Moments]) -> Moments:
 
 
 def _percentiles(values: list[Tensor], percentiles: tuple[float, ...]) -> dict[float, float]:
-    flat: NDArray[np.float32] = torch.cat([part.reshape(-1) for part in values]).float().cpu().numpy()
-    with np.errstate(invalid="ignore"):  # of an infinite value the interpolation makes NaN, and that is recorded
-        found = np.percentile(flat, percentiles)
-    return dict(zip(percentiles, found.tolist(), strict=True))
+    """numpy sorts 25,600 values in 0.06 ms, where its `percentile` takes 0.5 and torch's `sort` 1.8."""
+    ordered = np.sort(torch.cat([part.reshape(-1) for part in values]).float().cpu().numpy())
+    if np.isnan(ordered[-1]):  # the last place of any order
+        return dict.fromkeys(percentiles, math.nan)
+    return {percentile: _interpolated(ordered, percentile / 100.0 * (len(ordered) - 1)) for percentile in percentiles}
+
+
+def _interpolated(ordered: NDArray[np.float32], position: float) -> float:
+    index = int(position)
+    low, high = float(ordered[index]), float(ordered[min(index + 1, len(ordered) - 1)])
+    share = position - index
+    return low + (high - low) * share if share and high > low else low
 
 
 def shifts(before: Moments, now: Moments) -> tuple[float, float]:
@@ -197,12 +206,18 @@ def shifts(before: Moments, now: Moments) -> tuple[float, float]:
     both in deviations of the observation before: s' is that of the whole layer, because a channel that hardly varied
     would count without end if each were measured by its own. 0 where nothing moved; infinite from s' = 0 to anything.
     """
-    deviations = [moments.variance.clamp_min(0.0).sqrt() for moments in (before, now)]
-    scale = _root_mean_square(deviations[0])
-    moved = _root_mean_square(now.mean - before.mean), _root_mean_square(deviations[1] - deviations[0])
+    (mean_before, deviation_before), (mean_now, deviation_now) = (_of_channels(moments) for moments in (before, now))
+    scale = _root_mean_square(deviation_before)
+    with np.errstate(invalid="ignore"):  # what is not finite has a drift that is no number, and is recorded as such
+        moved = _root_mean_square(mean_now - mean_before), _root_mean_square(deviation_now - deviation_before)
     mean, deviation = (0.0 if shift == 0.0 else shift / scale if scale else math.inf for shift in moved)
     return mean, deviation
 
 
-def _root_mean_square(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
+def _of_channels(moments: Moments) -> tuple[Array, Array]:
+    """(mean, deviation)."""
+    return moments.mean.cpu().numpy(), np.sqrt(moments.variance.clamp_min(0.0).cpu().numpy())
+
+
+def _root_mean_square(values: Array) -> float:
+    return math.sqrt(float(values @ values) / len(values))

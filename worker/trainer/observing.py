@@ -30,7 +30,9 @@ class Observer:
         self._network = run.progress.network
         self._takes = _takes(sites(self._network.placed), observe)
         self._batches: list[Tensor] | None = None
-        self._parameters = [(_owner(self._network, name), one) for name, one in self._network.named_parameters()]
+        named = list(self._network.named_parameters())
+        self._parameters = [(_owner(self._network, name), one) for name, one in named]
+        self._affine = [(name, one) for name, one in named if name.rpartition(".")[2] in ("gamma", "beta")]
         self._norms: tuple[list[str], Tensor] | None = None
 
     @classmethod
@@ -56,7 +58,7 @@ class Observer:
                 self._record_reading(step, name, reading)
         if self._norms is not None:
             self._record_gradients(step, *self._norms)
-        if "affine" in self._observe.record:
+        if self._affine and "affine" in self._observe.record:
             self._record_affine(step)
 
     def _record(self, step: int, place: str, figure: str, value: float) -> None:
@@ -93,9 +95,7 @@ class Observer:
         self._norms = None
 
     def _record_affine(self, step: int) -> None:
-        found = [(name, one) for name, one in self._network.named_parameters() if name.endswith((".gamma", ".beta"))]
-        if not found:
-            return
+        found = self._affine
         values = torch.cat([one.detach().reshape(-1) for _, one in found]).cpu().double().numpy()
         sizes = np.array([one.numel() for _, one in found])
         starts = np.cumsum(sizes) - sizes
@@ -112,19 +112,19 @@ class Observer:
 
     def _probe(self) -> list[Tensor]:
         if self._batches is None:
-            self._batches = probe(self._run.data, self._observe, self._network, self._run.spec.training.batch_size)
+            widest = max(prod(item.output_shape) for item in flat(self._network.placed))
+            self._batches = probe(self._run.data, self._observe, widest, self._run.spec.training.batch_size)
         return self._batches
 
 
-def probe(data: Data, observe: ObserveSpec, network: Network, batch_size: int) -> list[Tensor]:
-    """The scaled inputs of the rows that are observed: one batch, unless a layer's maps of it would be too many, then
-    batches of as many rows as fit, at least `batch_size`."""
+def probe(data: Data, observe: ObserveSpec, widest: int, batch_size: int) -> list[Tensor]:
+    """The scaled inputs of the rows that are observed: one batch, unless the maps that the widest layer makes of it are
+    too many, then batches of as many rows as fit, at least `batch_size`. `widest`: values of these maps for one row."""
     split: Split | None = data.validation if observe.split == "validation" else data.test
     if split is None:
         raise ValueError("there is no validation split to observe on")  # admission has refused it
     rows = split.shuffled(derive_seed(observe.seed, "probe"))[: observe.rows]
     inputs, _ = split.gather(rows.sort().values)
-    widest = max(prod(item.output_shape) for item in flat(network.placed))
     bounds = batch_bounds(len(inputs), max(batch_size, 2, LARGEST_MAP // widest), "merge")
     return [inputs[start:end] for start, end in bounds]
 
