@@ -44,11 +44,11 @@ def contenders(workload: Workload, data: Data, folder: Path, stack: ExitStack) -
 
 
 def measure(found: dict[str, Contender], rounds: int) -> dict[str, list[float]]:
-    """Steps a second of each; the first round warms up. At least one interval's steps, but for the slow one."""
+    """Steps a second of each; the first round warms up. Whole intervals, but for the one that takes long over a step."""
     interval = ObserveSpec().every
     off, on, always = found
-    steps = max(4, int(found[off](6) * ROUND_SECONDS))
-    counts = {off: steps, on: max(interval, steps // interval * interval), always: max(4, steps // 10)}
+    steps = max(interval, int(found[off](6) * ROUND_SECONDS) // interval * interval)
+    counts = {off: steps, on: steps, always: max(4, steps // 10)}
     rates: dict[str, list[float]] = {name: [] for name in found}
     for number in range(rounds + 1):
         for name, run in found.items():
