@@ -44,7 +44,7 @@ def contenders(workload: Workload, data: Data, folder: Path, stack: ExitStack) -
 
 
 def measure(found: dict[str, Contender], rounds: int) -> dict[str, list[float]]:
-    """Steps a second of each; the first round warms up. Whole intervals, but for the one that takes long over a step."""
+    """Steps a second of each; the first round warms up. Whole intervals, but for the slow one."""
     interval = ObserveSpec().every
     off, on, always = found
     steps = max(interval, int(found[off](6) * ROUND_SECONDS) // interval * interval)
