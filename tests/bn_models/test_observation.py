@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
 
 from bn_models.architecture import layers_of
 from bn_models.architecture.observation import Site, sites
@@ -14,6 +15,7 @@ from bn_models.normalization import Moments, batch_statistics, evaluation
 from bn_models.observation import Reading, Take, read, shifts, walk
 from core.spec import JobSpec
 from core.spec.layers import Linear
+from tests.bn_models.random_lists import Case, cases
 
 FAMILIES = ("mlp", "convnet", "vgg", "resnet", "inception", "recurrent")
 
@@ -78,6 +80,25 @@ def test_the_walk_computes_what_the_network_does(family: str, batch_norm: bool) 
 
     assert torch.equal(found, expected)
     assert set(seen) >= {site.name for site in sites(network.placed)}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(cases())
+def test_any_list_is_walked_as_it_is_computed_and_every_site_has_the_width_it_says(case: Case) -> None:
+    network = Network(case.layers, case.input_shape)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(0.1)
+    x, shown = torch.from_numpy(case.inputs).float(), {}
+
+    with torch.no_grad(), evaluation(network):
+        expected, found = network(x), walk(network, x, shown.__setitem__)
+    readings = read(network, [x], everything(network), by_running_average=True)
+
+    assert torch.equal(found, expected)
+    for site in sites(network.placed):
+        assert readings[site.name].moments.mean.shape == (site.width,)
+        assert shown[site.name].numel() == readings[site.name].moments.n * site.width
 
 
 @pytest.mark.parametrize("family", FAMILIES)
