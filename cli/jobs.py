@@ -17,6 +17,7 @@ from evenkeel import Client, Job
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show progress until the job ends.")]
+OBSERVED = "observe/"
 
 
 def submit(
@@ -120,7 +121,7 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
     rows += [(name, number(value, 6)) for name, value in sorted(here.latest_metrics.items())]
     rows += [row for name, value in (here.result or {}).items() for row in _rows(f"result {name}", value)]
     rows += [row for name, value in (here.error or {}).items() for row in _rows(f"error {name}", value)]
-    show_table(("", ""), rows)
+    show_table(("", ""), _with_one_row_of_observed(here.id, rows))
 
 
 def metrics(
@@ -217,6 +218,17 @@ def _score(job: Job) -> str:
     latest = {name.removeprefix("test/"): value for name, value in job.latest_metrics.items()}
     known = latest | dict(job.result or {})
     return f"r² {number(known['r2'], 3)}" if "r2" in known else percent(known.get("accuracy"))
+
+
+def _with_one_row_of_observed(job_id: str, rows: list[tuple[str, str | Text]]) -> Iterator[tuple[str, str | Text]]:
+    """What a job observes is dozens of series or hundreds: their number stands where they would."""
+    count = sum(name.startswith(OBSERVED) for name, _ in rows)
+    for name, value in rows:
+        if not name.startswith(OBSERVED):
+            yield name, value
+        elif count:
+            yield OBSERVED.rstrip("/"), f"{count} series, shown by: evenkeel metrics {job_id}"
+            count = 0
 
 
 def _rows(name: str, value: object) -> Iterator[tuple[str, str]]:

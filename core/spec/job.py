@@ -11,6 +11,7 @@ from core.spec.evaluation import EvaluationSpec
 from core.spec.fork import ForkSpec
 from core.spec.network import NetworkSpec
 from core.spec.normalization import BatchNormOption, BatchNormSpec, PopulationSpec
+from core.spec.observation import ObserveOption
 from core.spec.optimization import ConstantSchedule, OptimizerSpec, ResourcesSpec, ScheduleSpec, SGDSpec, TrainingSpec
 from core.spec.recalibration import RecalibrationSpec
 from core.spec.serving import ServingSpec
@@ -47,6 +48,8 @@ class JobSpec(Spec):
     optimizer: OptimizerSpec = SGDSpec()
     schedule: ScheduleSpec = ConstantSchedule()
     training: TrainingSpec = TrainingSpec()
+    observe: ObserveOption = None
+    """Percentiles, drift, gradients, saturation, gamma and beta as series. `true`: with its defaults; null: nothing."""
     population: PopulationSpec = PopulationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     resources: ResourcesSpec = ResourcesSpec()

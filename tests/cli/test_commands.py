@@ -157,6 +157,17 @@ def test_a_job_shows_its_result_and_its_metrics(evenkeel, trained):
     assert series["train/loss"]["steps"] == list(range(1, 201))
 
 
+def test_what_a_job_observes_is_listed_with_its_metrics_and_counted_where_the_job_is_shown(evenkeel):
+    made = json.loads(evenkeel("submit", *SMALL, "--set", "observe.every=50", "--watch", "--json").stdout)
+
+    shown, metrics = evenkeel("job", made["id"]).stdout, evenkeel("metrics", made["id"]).stdout
+    series = json.loads(evenkeel("metrics", made["id"], "--name", "observe/hidden1.activation/p50", "--json").stdout)
+
+    assert series["observe/hidden1.activation/p50"]["steps"] == [1, 50, 100, 150, 200]
+    assert metrics.count("observe/") == 17
+    assert "17 series, shown by: evenkeel metrics" in shown and "observe/" not in shown
+
+
 def test_the_families_are_listed_with_their_sizes_and_one_is_shown_with_its_fields(evenkeel):
     listed, shown = evenkeel("architectures"), evenkeel("architectures", "resnet")
 

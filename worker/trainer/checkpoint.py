@@ -7,7 +7,7 @@ stopping. Randomness is stateless (see `loop`), so there is none of it to keep.
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from worker.trainer.monitor import Monitor
 FORMAT = 2
 """Another one where what a checkpoint holds can not be read as before."""
 MAXIMUM_HEADER_BYTES = 4 * 1024**2
-_NETWORK, _OPTIMIZER, _BEST = "network/", "optimizer/", "best/"
+_NETWORK, _OPTIMIZER, _BEST, _OBSERVED = "network/", "optimizer/", "best/", "observed/"
 
 
 @dataclass
@@ -41,6 +41,8 @@ class Progress:
     complete: bool = False
     best: dict[str, Tensor] | None = None
     """The weights of the best evaluation; kept only where early stopping will restore them."""
+    observed: dict[str, Tensor] = field(default_factory=dict)
+    """Moments of the last observation, which the next one is compared with; float64, and not always finite."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def capture(progress: Progress, spec: JobSpec, fingerprint: str, epoch: int, rat
     if progress.best is not None:
         tensors |= {_BEST + name: value for name, value in progress.best.items()}
     _require_finite(tensors, progress.step)
+    tensors |= {_OBSERVED + name: value for name, value in progress.observed.items()}
     state = {
         "format": FORMAT,
         "spec": spec.model_dump(mode="json"),
@@ -100,6 +103,7 @@ def restore(progress: Progress, snapshot: Snapshot, forked: bool = False) -> Non
     progress.monitor.restore(snapshot.state["monitor"])
     progress.best = _part(tensors, _BEST) or None
     progress.complete = bool(snapshot.state["complete"])
+    progress.observed = _part(tensors, _OBSERVED)
 
 
 def write(store: ArtifactStore, job_id: str, fence: int, snapshot: Snapshot) -> CheckpointReference:
@@ -149,6 +153,7 @@ def training_digest(spec: JobSpec) -> str:
     for name in ("name", "metadata", "priority", "population", "evaluation", "resources", "publish"):
         del parts[name]
     del parts["training"]["time_limit_seconds"]
+    parts.pop("observe", None)  # it looks on
     return hashlib.sha256(canonical_json(parts)).hexdigest()
 
 

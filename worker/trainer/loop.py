@@ -26,6 +26,7 @@ from worker.trainer.freezing import freeze_due, freezing_steps
 from worker.trainer.health import report_layers
 from worker.trainer.meter import meter_for
 from worker.trainer.monitor import copy_weights
+from worker.trainer.observing import Observer
 from worker.trainer.optimization import clip_gradients, gradient_norm, learning_rate
 from worker.trainer.run import Run
 from worker.trainer.step import passes_for
@@ -53,6 +54,7 @@ class Loop:
         self._rows, self._since = 0, time.monotonic()
         self._saved_step, self._missed = run.progress.step, 0
         self._freezing_steps = freezing_steps(run)
+        self._observer = Observer.of(run)
 
     def train(self) -> Command | None:
         """Trains to the end, and gives None; or to the step boundary at which a command came, and gives that.
@@ -116,7 +118,11 @@ class Loop:
         self._guard.snapshot()
         loss = self._passes.forward(inputs, targets)
         self._meter.check(step, loss)
-        norm = self._limited(self._passes.backward())
+        gradients = self._passes.backward()
+        observer = self._observer
+        if observer is not None and observer.due(step):
+            observer.see_gradients()
+        norm = self._limited(gradients)
         self._rate = learning_rate(self._spec.schedule, self._base_rate, step, self._training.steps)
         self._update(self._rate)
         classes = targets.dtype == torch.int64
@@ -135,8 +141,12 @@ class Loop:
         return norm if record else None
 
     def _between_steps(self, step: int) -> None:
-        """Evaluation, early stopping and checkpoints, in this order, when they are due."""
+        """Observation, evaluation, early stopping and checkpoints, in this order, when they are due."""
         progress, training = self._progress, self._training
+        if self._observer is not None and self._observer.due(step):
+            with self._not_counted():
+                self._meter.settle()
+                self._observer.observe(step)
         last = step == training.steps
         best = False
         if last or step % training.evaluate_every == 0:
