@@ -19,6 +19,10 @@ async def _key_id(key_id: Annotated[str, Path(description="`key_…`")]) -> str:
     return _known(key_id, ID, "key")
 
 
+async def _dataset_name(name: Annotated[str, Path(description="The data set's name")]) -> str:
+    return _known(name, NAME, "data set")
+
+
 async def _model_name(name: Annotated[str, Path(description="The model's name")]) -> str:
     return _known(name, NAME, "model")
 
@@ -52,5 +56,6 @@ IdempotencyKey = Annotated[
 ]
 JobId = Annotated[str, Depends(_job_id)]
 KeyId = Annotated[str, Depends(_key_id)]
+DatasetName = Annotated[str, Depends(_dataset_name)]
 ModelName = Annotated[str, Depends(_model_name)]
 AliasName = Annotated[str, Depends(_alias_name)]

@@ -19,6 +19,7 @@ from api.routers import (
     adapters,
     aliases,
     architectures,
+    datasets,
     docs,
     events,
     health,
@@ -37,7 +38,7 @@ from core.settings import Settings
 WORKER_THREADS = 20
 """Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
 SPARE_CONNECTIONS = 5  # for streams
-TRAINING = (jobs, events, metrics, layers, recalibration, keys, architectures, nodes)
+TRAINING = (jobs, events, metrics, layers, datasets, recalibration, keys, architectures, nodes)
 SERVING = (models, aliases, verification, inference_protocol, adapters, health, docs)
 DESCRIPTION = (
     "Training as a service for batch-normalized networks: jobs that lose nothing, "
@@ -50,16 +51,16 @@ class Application(FastAPI):
 
     def __init__(self, hot: HotPath, **given: Any) -> None:
         super().__init__(**given)
-        self._hot = hot
+        self.hot = hot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._hot.answers(scope["path"]):
-            await self._hot(scope, receive, send)
+        if scope["type"] == "http" and self.hot.answers(scope["path"]):
+            await self.hot(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Application:
     """The application. Nothing is opened before it starts."""
     meters = Meters()
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from api.bodies import validated
+from api.datasets import columns_of, pinned
 from api.models import find_model, find_version, resolve
 from api.submission import Submission, admitted, mismatch
 from core.db import Database
@@ -44,11 +45,13 @@ def prepared(database: Database, tenant_id: str, name: str, body: Any, key: str 
 
     Raises SpecInvalid with every problem found, NotFound when there is no such model or version.
     """
+    digest = request_digest(name, validated(RecalibrationRequest, body))
+    body = pinned(database, tenant_id, body)
     request = validated(RecalibrationRequest, body)
-    digest = request_digest(name, request)
     with database.read() as connection:
         version, base = _base(connection, tenant_id, name, request)
-    problems = tuple(_problems(name, version, request))
+        columns = columns_of(connection, tenant_id, request.dataset)
+    problems = (*_problems(name, version, request), *_of_columns(name, version, request, columns))
     if problems:
         raise SpecInvalid(problems)
     dataset = dict(body["dataset"])
@@ -102,8 +105,8 @@ def _problems(name: str, version: Any, request: RecalibrationRequest) -> Iterato
         yield FieldProblem("/version" if request.version else "", "no_weights", message)
     if facts.input_shape != shape:
         message = (
-            f"{request.dataset.source} has inputs of shape {list(facts.input_shape)}, and {name} takes {list(shape)}: "
-            "use a source of that shape"
+            f"{request.dataset.title} has inputs of shape {list(facts.input_shape)}, and {name} takes {list(shape)}: "
+            "use data of that shape"
         )
         yield FieldProblem("/dataset/source", "other_shape", message)
     if request.population.estimator == "running_average":
@@ -117,6 +120,18 @@ def _problems(name: str, version: Any, request: RecalibrationRequest) -> Iterato
     if rows < LEAST_SAMPLES:
         message = f"leaves {rows} rows to measure, and statistics need {LEAST_SAMPLES}: hold less out"
         yield FieldProblem("/dataset/test_fraction", "too_few_rows", message)
+
+
+def _of_columns(
+    name: str, version: Any, request: RecalibrationRequest, columns: list[str] | None
+) -> Iterator[FieldProblem]:
+    """Of an upload the names are known before it is read."""
+    wanted = version.card["input"].get("columns") or []
+    if columns is not None and columns != wanted:
+        first = next((column for column in [*wanted, *columns] if (column in wanted) != (column in columns)), None)
+        what = f"differ in {first!r}" if first is not None else "have another order"
+        message = f"the columns of {request.dataset.title} and those that {name} takes {what}: give those"
+        yield FieldProblem("/dataset/name", "other_columns", message)
 
 
 def _job_spec(name: str, version: Any, base: dict[str, Any], request: RecalibrationRequest, digest: str) -> JobSpec:

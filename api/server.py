@@ -10,6 +10,7 @@ import time
 import setproctitle
 import uvicorn
 
+from api.inference.direct import protocol_of
 from api.main import create_app
 from core.settings import Settings
 
@@ -30,6 +31,24 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def config_of(settings: Settings) -> uvicorn.Config:
+    """The application with the protocol that answers its hot routes."""
+    application = create_app(settings)
+    return uvicorn.Config(
+        application,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=protocol_of(application.hot),
+        ws="none",
+        lifespan="on",
+        log_level=settings.log_level,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
 def serve(settings: Settings, parent_fd: int | None = None, listening_fd: int | None = None) -> None:
     """Serves until SIGTERM or SIGINT.
 
@@ -39,19 +58,7 @@ def serve(settings: Settings, parent_fd: int | None = None, listening_fd: int | 
     setproctitle.setproctitle("evenkeel: api" if settings.role == "all" else "evenkeel: serve")
     if parent_fd is not None:
         threading.Thread(target=_end_with_parent, args=(parent_fd,), daemon=True, name="parent").start()
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_level=settings.log_level,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
+    config = config_of(settings)
     Server(config).run(None if listening_fd is None else [socket.socket(fileno=listening_fd)])
 
 

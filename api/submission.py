@@ -12,10 +12,10 @@ from bn_models.architecture import Plan, admit
 from core.db import Database
 from core.errors import FieldProblem, IdempotencyMismatch, SpecInvalid
 from core.identifiers import new_id
-from core.queries import checkpoints, events, jobs
+from core.queries import checkpoints, datasets, events, jobs
 from core.queries.events import EventDraft
 from core.settings import Settings
-from core.spec import JobSpec
+from core.spec import DatasetSpec, JobSpec
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ def admitted(body: Any, settings: Settings) -> tuple[JobSpec, Plan]:
         )
         raise SpecInvalid((FieldProblem("/recalibration", "not_for_users", message),))
     spec = validated(JobSpec, body)
+    if spec.dataset.source == "uploaded" and spec.dataset.stored is None:
+        message = "names an uploaded data set that was not looked up: post the spec to /v1/jobs"
+        raise SpecInvalid((FieldProblem("/dataset/source", "not_looked_up", message),))
     return spec, admit(spec, settings.maximum_parameters, settings.maximum_steps)
 
 
@@ -87,6 +90,7 @@ def mismatch(key: str, row: Any) -> IdempotencyMismatch:
 
 def _insert(connection: Connection, submission: Submission) -> Any:
     spec = submission.spec
+    _use_dataset(connection, submission.tenant_id, spec.dataset)
     trained = _complete_checkpoint(connection, submission.retry_of)
     row = connection.execute(
         jobs.create(
@@ -111,6 +115,15 @@ def _insert(connection: Connection, submission: Submission) -> Any:
     if trained:
         _carry_over(connection, trained, row.id)
     return row
+
+
+def _use_dataset(connection: Connection, tenant_id: str, dataset: DatasetSpec) -> None:
+    """From here to the end of the transaction nobody deletes the data set; after it, the job keeps it."""
+    if dataset.name is None or dataset.version is None:
+        return
+    if connection.execute(datasets.used(tenant_id, dataset.name, dataset.version)).one_or_none() is None:
+        message = f"is {dataset.name}, and its version {dataset.version} was deleted: upload it again, or name another"
+        raise SpecInvalid((FieldProblem("/dataset/name", "deleted_dataset", message),))
 
 
 def _complete_checkpoint(connection: Connection, job_id: str | None) -> Any:

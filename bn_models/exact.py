@@ -52,6 +52,7 @@ def derivatives(
     gamma/sqrt(variance + eps) · (g − Σg/n − x̂·Σ(g·x̂)/n). Of the three `mask` asks for some; the others mean nothing.
     """
     mean, variance, inverse = moments_of_x
+    gradient = gradient.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
     by_gamma, by_beta = _sums(gradient, x, mean, inverse)
     by_x = gradient
     if mask[0]:
@@ -97,7 +98,7 @@ def _of_columns(values: Tensor) -> tuple[Tensor, Tensor]:
 def _sums(gradient: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g·x̂ and Σ g of each channel, float64 (C,)."""
     channels = x.shape[1]
-    gradients, values = _rows(gradient).contiguous(), _rows(x)
+    gradients, values = _rows(gradient), _rows(x)
     run = _run(len(values), channels, LONGEST_RUN_OF_GRADIENTS)
     full = len(values) // run * run
     by_gamma, by_beta = _sums_of_runs(gradients[:full], values[:full], run, mean, inverse)

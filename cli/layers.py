@@ -1,13 +1,15 @@
 """Commands on normalization layers: of a job as it trains, and of a model as it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
-from cli.output import number, show_json, show_table
+from cli.output import console, number, show_json, show_table
 from evenkeel import Client, Layer
 
+WIDE = 150
+"""Columns of a terminal on which three percentiles of everything fit."""
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
 
 
@@ -25,20 +27,21 @@ def layers(
     if not reports.layers:
         print(reports.reason)
         return
+    show, figures = _shown()
     show_table(
         ("layer", "channels", "gamma", "beta", "mean", "variance", "dead", "exploding", "updates"),
         (
             (
                 layer.name,
                 str(layer.channels),
-                *(_span(summary) for summary in (layer.gamma, layer.beta, layer.mean, layer.variance)),
+                *(show(summary) for summary in (layer.gamma, layer.beta, layer.mean, layer.variance)),
                 str(layer.dead or "-"),
                 str(layer.exploding or "-"),
                 _updates(layer),
             )
             for layer in reports.layers
         ),
-        title=f"step {reports.step:,}, by the {_statistics(reports.layers[0])}; 5th, 50th, 95th percentiles",
+        title=f"step {reports.step:,}, by the {_statistics(reports.layers[0])}; {figures}",
     )
 
 
@@ -57,15 +60,16 @@ def population(
     elif measured is None:
         print(f"{model} version {answer['version']} has no layer with statistics: it is not batch-normalized")
     else:
+        show, figures = _shown()
         layers = sorted(measured["layers"].items(), key=lambda named: int(named[1].get("position", 0)))
         show_table(
             ("layer", "channels", "values a channel", "mean", "variance"),
             (
-                (name, str(part["channels"]), f"{part['n']:,}", _span(part["mean"]), _span(part["variance"]))
+                (name, str(part["channels"]), f"{part['n']:,}", show(part["mean"]), show(part["variance"]))
                 for name, part in layers
             ),
             title=f"{model} version {answer['version']}: {measured['estimator']}, {measured['samples']:,} samples "
-            f"in batches of {measured['batch_size']:,}; 5th, 50th, 95th percentiles",
+            f"in batches of {measured['batch_size']:,}; {figures}",
         )
 
 
@@ -73,6 +77,17 @@ def _statistics(layer: Layer) -> str:
     if layer.statistics == "running_average":
         return "running average"
     return f"population statistics ({layer.statistics})"
+
+
+def _shown() -> tuple[Callable[[Mapping[str, Any] | None], str], str]:
+    """How a summary is shown on standard output as it is now, and what that is called."""
+    if console().width >= WIDE:
+        return _span, "5th, 50th, 95th percentiles"
+    return _median, "medians (--json: percentiles)"
+
+
+def _median(summary: Mapping[str, Any] | None) -> str:
+    return "-" if summary is None else number(summary.get("p50"), 3)
 
 
 def _span(summary: Mapping[str, Any] | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import architectures, demo, jobs, keys, layers, models, server, statistics
+from cli import architectures, data, demo, jobs, keys, layers, models, server, statistics
 from cli.output import complain
 from core.errors import EvenkeelError
 from core.settings import load_settings
@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(data.app, name="data", rich_help_panel="Jobs")
 app.add_typer(keys.app, name="keys", rich_help_panel="The service")
 
 

@@ -26,8 +26,11 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], title: str | None = None) -> None:
-    """Columns without a name have no heading. Texts are shown as they are, whatever brackets they hold."""
-    table = Table(*columns, box=None, pad_edge=False, show_header=any(columns), title=title, title_justify="left")
+    """Columns without a name have no heading. Texts are shown as they are, whatever brackets they hold. On a narrow
+    terminal no text loses a letter, and the first column, by which a row is asked for, is not broken."""
+    table = Table(box=None, pad_edge=False, show_header=any(columns), title=title, title_justify="left")
+    for index, name in enumerate(columns):
+        table.add_column(name, no_wrap=index == 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     console().print(table)

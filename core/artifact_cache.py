@@ -7,9 +7,11 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 log = logging.getLogger("evenkeel.artifacts")
 
@@ -43,15 +45,52 @@ class ArtifactCache:
 
         Never raises: a full disk only means no copy. Not synced to the disk, as a hit is checked.
         """
-        if len(content) > self._maximum_bytes or (self._folder / sha256).exists():
+        self._keep(sha256, len(content), lambda temporary: temporary.write_bytes(content))
+
+    def open(self, sha256: str) -> BinaryIO | None:
+        """As `get`, for content that need not fit into memory; readable while it is open, whatever leaves the cache."""
+        path = self._folder / sha256
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("the local copy of %s can not be used: %s", sha256, error)
+            return None
+        if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+            with suppress(OSError):
+                os.utime(path)
+            return file
+        file.close()
+        log.warning("the local copy of %s is corrupt, and is read from the store again", sha256)
+        path.unlink(missing_ok=True)
+        return None
+
+    def folder(self) -> Path:
+        """Where its copies lie, made if need be."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder
+
+    def put_file(self, sha256: str, file: BinaryIO, size: int) -> None:
+        """As `put`, for the content of an open file."""
+
+        def copy(temporary: Path) -> None:
+            file.seek(0)
+            with temporary.open("wb") as target:
+                shutil.copyfileobj(file, target)
+
+        self._keep(sha256, size, copy)
+
+    def _keep(self, sha256: str, size: int, write: Callable[[Path], object]) -> None:
+        if size > self._maximum_bytes or (self._folder / sha256).exists():
             return
         temporary = self._folder / f".{sha256}.tmp"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._alone():
-                self._make_room(len(content))
+                self._make_room(size)
                 try:
-                    temporary.write_bytes(content)
+                    write(temporary)
                     temporary.rename(self._folder / sha256)
                 except OSError:
                     temporary.unlink(missing_ok=True)

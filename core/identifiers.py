@@ -4,7 +4,7 @@ from typing import Literal
 
 from ulid import ULID
 
-Prefix = Literal["job", "ckpt", "mdl", "key", "ten", "node", "req"]
+Prefix = Literal["job", "ckpt", "mdl", "ds", "key", "ten", "node", "req"]
 
 
 def new_id(prefix: Prefix) -> str:

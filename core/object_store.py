@@ -6,6 +6,7 @@ AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and so on, or the mac
 """
 
 import errno
+from pathlib import Path
 
 import aiohttp
 import s3fs
@@ -50,10 +51,23 @@ class ObjectStore:
 
     def read(self, name: str) -> bytes:
         path = self._path(name)
-        size = int(self._files.size(path, timeout=QUICK_SECONDS))
+        size = self.size(name)
         side_by_side = None if size > PART_BYTES else 1  # else s3fs would ask for the size again
         content: bytes = self._files.cat_file(path, max_concurrency=side_by_side, timeout=_patience(size))
         return content
+
+    def write_file(self, name: str, file: Path) -> None:
+        """In parts, and as `write` whole or not at all."""
+        patience = _patience(file.stat().st_size)
+        self._files.put_file(str(file), self._path(name), chunksize=PART_BYTES, timeout=patience)
+
+    def size(self, name: str) -> int:
+        return int(self._files.size(self._path(name), timeout=QUICK_SECONDS))
+
+    def read_part(self, name: str, start: int, end: int) -> bytes:
+        patience = _patience(end - start)
+        part: bytes = self._files.cat_file(self._path(name), start=start, end=end, timeout=patience)
+        return part
 
     def delete(self, name: str) -> None:
         self._files.rm_file(self._path(name), timeout=QUICK_SECONDS)

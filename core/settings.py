@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     maximum_parameters: Annotated[int, Field(ge=1)] = 200_000_000
     maximum_steps: Annotated[int, Field(ge=1)] = 10_000_000
     maximum_body_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    maximum_dataset_bytes: Annotated[int, Field(ge=1)] = 1024**3
+    """Of a data set that is uploaded, and of what it holds unpacked."""
     maximum_predict_rows: Annotated[int, Field(ge=1)] = 100_000
     model_memory_bytes: Annotated[int, Field(ge=1)] = 1024**3
     """Bound on the bytes of model files that the inference engine keeps loaded."""

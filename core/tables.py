@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from core.states import TRANSITIONS
 
-SCHEMA_HEAD = "0004"
+SCHEMA_HEAD = "0006"
 """The migration that these tables agree with; readiness refuses any other. A test compares it with Alembic's head."""
 
 metadata = MetaData(
@@ -208,6 +208,31 @@ aliases = Table(
     Column("canary_weight", Float),
     Column("shadow_version", Integer),
     ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "name"),
+)
+
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("dataset_id", Id, ForeignKey("datasets.id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("sha256", String(64), nullable=False),  # of what was uploaded
+    Column("bytes", BigInteger, nullable=False),
+    Column("options", Json, nullable=False),  # how it was to be read
+    Column("facts", Json, nullable=False),  # task, kind, shape, rows: what admission must know
+    Column("contents", Json, nullable=False),  # labels, columns, fields: what a reader wants to know
+    Column("artifact", Json, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),  # its number is never given again
 )
 
 alias_moves = Table(

@@ -2,6 +2,7 @@
 
 from core.spec import JobSpec
 from evenkeel.client import Client
+from evenkeel.datasets import Dataset, DatasetVersion
 from evenkeel.errors import (
     Conflict,
     EvenkeelClientError,
@@ -33,6 +34,8 @@ __all__ = [
     "Checkpoint",
     "Client",
     "Conflict",
+    "Dataset",
+    "DatasetVersion",
     "EvenkeelClientError",
     "Event",
     "FieldError",

@@ -10,6 +10,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from core.spec import JobSpec
+from evenkeel.datasets import Datasets
 from evenkeel.discovery import locate
 from evenkeel.reports import LayerReports, Verification
 from evenkeel.results import (
@@ -51,6 +52,7 @@ class Client:
         patience_seconds: float = 5.0,
     ) -> None:
         self._transport = Transport(partial(locate, url, api_key, home), timeout_seconds, patience_seconds)
+        self.datasets = Datasets(self._transport)
 
     def __enter__(self) -> Self:
         return self

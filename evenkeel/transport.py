@@ -3,8 +3,8 @@
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -83,23 +83,27 @@ class Transport:
         *,
         params: Mapping[str, Any] | None = None,
         body: Any = None,
+        content: Callable[[], BinaryIO] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
         timeout_seconds: float | None = None,
     ) -> httpx.Response:
-        """A successful answer. What is `repeatable` is sent again while the service is away; anything
-        else only when it certainly never arrived. Raises EvenkeelClientError."""
+        """A successful answer. `content` is opened for each try, in place of a JSON `body`. What is `repeatable` is
+        sent again while the service is away, anything else only when it certainly never arrived.
+        Raises EvenkeelClientError."""
         backoff = Backoff(self._patience_seconds)
         while True:
             try:
-                response = self._http.request(
-                    method,
-                    self._url(path),
-                    params=_given(params),
-                    json=body,
-                    headers=self._headers(headers),
-                    timeout=httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds,
-                )
+                with content() if content else nullcontext() as opened:
+                    response = self._http.request(
+                        method,
+                        self._url(path),
+                        params=_given(params),
+                        content=opened,
+                        json=body,
+                        headers=self._headers(headers),
+                        timeout=httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds,
+                    )
             except NotReachable as error:
                 if not self._met:
                     raise

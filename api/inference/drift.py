@@ -33,6 +33,7 @@ class Drift:
         self.mean, self.deviation = np.array(mean), np.sqrt(np.array(variance))
         self.constant = self.deviation == 0.0
         self.share, self.threshold = share, threshold
+        self._sequences = model.card["input"].get("kind") == "sequence"  # (n, T, F): by feature, over time
         self.columns = model.columns or tuple(f"channel {index}" for index in range(len(mean)))
         self.rows = self.seen_ns = 0
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
@@ -52,6 +53,7 @@ class Drift:
             return
         self._credit -= 1.0
         began = perf_counter_ns()
+        chunk = chunk.swapaxes(1, 2) if self._sequences else chunk
         by_channel = chunk.reshape(len(chunk), len(self.mean), -1)
         # Centered on the training mean before it is squared: float32 loses nothing that matters then.
         scaled = (by_channel - self._offset32) * self._scale32

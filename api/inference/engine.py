@@ -12,6 +12,7 @@ import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from api.inference.batching import Batcher
+from api.inference.categories import Fields
 from api.inference.drift import drift_of
 from api.inference.lanes import Array, Lane
 from bn_models.receipt import available_providers, open_session
@@ -47,6 +48,7 @@ class ServedModel:
     answer: int  # which output a prediction reads: probabilities, or values in the target's units
     shape: tuple[int, ...]
     columns: tuple[str, ...]
+    fields: Fields  # of a table with columns of text
     labels: tuple[str, ...] | None  # None: a regression
     rows_a_run: int
     """Publishing proved that a row has the same bits alone and in company up to this many, fewer where inputs are
@@ -190,6 +192,7 @@ def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
         answer=list(outputs).index("probabilities" if classification else "value"),
         shape=tuple(card["input"]["shape"]),
         columns=tuple(card["input"].get("columns") or ()),
+        fields=tuple(card["input"].get("fields") or ()),
         labels=tuple(map(str, card["labels"])) if classification else None,
         rows_a_run=1 if row_by_row else receipt.get("largest_batch", ROWS_A_RUN),
         padded=len(providers) > 1,

@@ -8,13 +8,14 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.inference.bodies import body_of
 from api.inference.resolution import Wanted
@@ -33,6 +34,7 @@ PREDICT_ROUTE = "/v1/models/{name}/predict"
 INFER_ROUTE = "/v2/models/{name}/infer"
 PARAMETERS = frozenset(("version", "alias"))
 Headers = list[tuple[bytes, bytes]]
+Answer = tuple[int, Headers, bytes]
 
 
 class HotPath:
@@ -46,14 +48,33 @@ class HotPath:
         return path.endswith(ENDS) and _is_hot(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._respond(scope, send, lambda infer: self._answer(scope, receive, infer))
+
+    def refusing(self, error: EvenkeelError) -> ASGIApp:
+        """Answers its request with an error that is known already."""
+
+        async def refuse(_infer: bool) -> Answer:
+            raise error
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._respond(scope, send, refuse)
+
+        return application
+
+    def request_id(self) -> bytes:
+        return b"%b%x" % (self._prefix, next(self._numbers))
+
+    def count(self, infer: bool, status: int, began: int) -> None:
+        """An answer to a request whose headers came at `began` (ns)."""
+        self._meters.hot.count(INFER_ROUTE if infer else PREDICT_ROUTE, status, time.perf_counter_ns() - began)
+
+    async def _respond(self, scope: Scope, send: Send, answer: Callable[[bool], Awaitable[Answer]]) -> None:
         infer = scope["path"].endswith("/infer")
         began = time.perf_counter_ns()
-        request_id = b"%b%x" % (self._prefix, next(self._numbers))
+        request_id = self.request_id()
         scope["state"]["request_id"] = request_id.decode()
         try:
-            if scope["method"] != "POST":
-                raise NotAllowed(f"{scope['path']} does not answer {scope['method']}: send POST")
-            status, headers, body = await self._answer(scope, receive, infer)
+            status, headers, body = await answer(infer)
         except asyncio.CancelledError:
             return  # the client is gone, and its rows were taken out of the queue
         except EvenkeelError as error:
@@ -64,9 +85,11 @@ class HotPath:
         headers = [*headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        self._meters.hot.count(INFER_ROUTE if infer else PREDICT_ROUTE, status, time.perf_counter_ns() - began)
+        self.count(infer, status, began)
 
-    async def _answer(self, scope: Scope, receive: Receive, infer: bool) -> tuple[int, Headers, bytes]:
+    async def _answer(self, scope: Scope, receive: Receive, infer: bool) -> Answer:
+        if scope["method"] != "POST":
+            raise NotAllowed(f"{scope['path']} does not answer {scope['method']}: send POST")
         resources: Resources = scope["state"]["resources"]
         headers = dict(scope["headers"])
         asked = (headers.get(b"authorization", b""), scope["path"], scope["query_string"])
@@ -126,6 +149,6 @@ def wanted_version(tenant_id: str, name: str, version: str | None) -> Wanted:
     return Wanted(tenant_id, name, alias=version)
 
 
-def _told(response: Any) -> tuple[int, Headers, bytes]:
+def _told(response: Any) -> Answer:
     headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
     return response.status_code, headers, response.body

@@ -98,6 +98,7 @@ class Lane:
             (b"evenkeel-statistics-sha256", (statistics_sha256 or "none").encode()),
             (b"evenkeel-batch-invariance", b"padded" if model.padded else b"exact"),
         ]
+        self.head = b"".join(b"%b: %b\r\n" % header for header in self.headers)
         self.plans: dict[bytes, Any] = {}  # headers of requests that were understood before
         self.heads: dict[Any, bytes] = {}  # and of their answers
         self.drift: Drift | None = None

@@ -1,4 +1,4 @@
-"""The answer to an infer request: JSON, or a JSON header with the tensors' bytes behind it."""
+"""The answers to predict and infer requests: JSON, or a JSON header with the tensors' bytes behind it."""
 
 from typing import Any
 
@@ -12,11 +12,23 @@ from api.inference.wire import InferRequest, Output
 JSON = (b"content-type", b"application/json")
 BINARY = (b"content-type", b"application/octet-stream")
 HEADS = 256
-Header = tuple[bytes, bytes]
+Reply = tuple[bytes, tuple[bytes, bytes], int | None]
+"""(body, content type as a header, bytes of the header where tensors follow it)."""
 
 
-def infer_reply(request: InferRequest, outputs: list[Array], lane: Lane) -> tuple[bytes, Header, int | None]:
-    """(body, content type, bytes of the header where tensors follow it)."""
+def predict_reply(outputs: list[Array], lane: Lane) -> Reply:
+    content = orjson.dumps(
+        {
+            "predictions": lane.model.told(outputs),
+            "model": lane.name,
+            "version": lane.version,
+            "statistics_sha256": lane.statistics_sha256,
+        }
+    )
+    return content, JSON, None
+
+
+def infer_reply(request: InferRequest, outputs: list[Array], lane: Lane) -> Reply:
     if request.id is None and request.outputs[0].binary:
         known = lane.heads.get((request.outputs, len(request.rows)))
         if known is not None:

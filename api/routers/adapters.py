@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.auth import Predictor
 from api.inference.bodies import body_of
+from api.inference.categories import by_column
 from api.inference.hot import wanted_version
 from api.inference.lanes import Array, Lane
 from api.inference.pictures import pictures
@@ -159,7 +160,8 @@ async def _answers(rows: list[Any], lane: Lane, request: Request, resources: Res
 def _array(rows: list[Any], lane: Lane) -> Array:
     if rows and isinstance(rows[0], str):
         return pictures(rows, lane.model, "/rows")
-    return array_of(rows, lane.model.shape, lane.model.columns)
+    inputs = by_column(rows, lane.model.fields, lane.model.columns)
+    return array_of(inputs, lane.model.shape, lane.model.columns)
 
 
 def _reply(content: dict[str, Any], lane: Lane) -> Response:

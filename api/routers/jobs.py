@@ -1,5 +1,6 @@
 """Jobs: submit, validate, list, look at, cancel, pause, resume, retry."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from api import transitions
 from api.auth import JobReader, JobWriter
 from api.bodies import NO_BODY, parse, read_json, validated
+from api.datasets import pinned
 from api.documentation import JOB_EXAMPLE, SMALL_JOB_EXAMPLE, json_body
 from api.estimate import HISTORY, estimate
 from api.identified import IdempotencyKey, JobId
@@ -19,10 +21,11 @@ from api.recalibration import admitted_again
 from api.resources import Held
 from api.schemas.jobs import CancelOptions, Checkpoint, Job, Validation, checkpoint_of, job_of
 from api.schemas.network import LayerInPlace, in_place
+from api.schemas.nodes import Node, node_of
 from api.submission import Submission, admitted, submit
 from bn_models.architecture import layers_of, place
 from core.bell import ring
-from core.queries import checkpoints, jobs
+from core.queries import checkpoints, jobs, nodes
 from core.spec import JobSpec
 
 router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[KNOWN_QUERY])
@@ -35,7 +38,8 @@ def create_job(
     caller: JobWriter, body: Body, resources: Held, response: Response, idempotency_key: IdempotencyKey = None
 ) -> Job:
     """Submits a job. It is committed when this answers."""
-    spec, plan = admitted(body, resources.settings)
+    known = pinned(resources.database, caller.tenant_id, body, idempotency_key)
+    spec, plan = admitted(known, resources.settings)
     row, replayed = submit(resources.database, Submission(caller.tenant_id, spec, plan.flops_per_step, idempotency_key))
     ring(resources.settings, row.needs_cuda)
     return created(response, row, replayed)
@@ -44,9 +48,10 @@ def create_job(
 @router.post("/jobs:validate", openapi_extra=EXAMPLES)
 def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
     """What a spec would run, with its defaults, size and estimated time; nothing is queued."""
-    spec, plan = admitted(body, resources.settings)
+    spec, plan = admitted(pinned(resources.database, caller.tenant_id, body), resources.settings)
     with resources.database.read() as connection:
         history = connection.execute(jobs.recent_step_rates(HISTORY)).all()
+        workers = [node_of(row) for row in connection.execute(nodes.everyone())]
     return Validation(
         spec=spec.model_dump(mode="json"),
         spec_sha256=spec.digest(),
@@ -56,7 +61,7 @@ def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
         batches=plan.batches,
         layers=[in_place(item) for item in plan.placed],
         estimate=estimate(spec, plan.flops_per_step, history),
-        warnings=list(plan.warnings),
+        warnings=[*plan.warnings, *_waits(spec, workers)],
     )
 
 
@@ -136,6 +141,12 @@ def get_network(caller: JobReader, job_id: JobId, resources: Held) -> Page[Layer
     layers = layers_of(spec.network, spec.batch_norm, facts.input_shape, outputs)
     data = [in_place(item) for item in place(layers, facts.input_shape)]
     return Page[LayerInPlace].of(data, [item.name for item in data])
+
+
+def _waits(spec: JobSpec, workers: list[Node]) -> Iterator[str]:
+    device = spec.resources.device
+    if device.startswith("cuda") and not any(worker.alive and worker.gpus for worker in workers):
+        yield f"resources.device is {device}, and no worker that is there has a GPU: the job waits until one comes"
 
 
 def _changed(response: Response, row: Any, changed: bool) -> Job:

@@ -10,11 +10,11 @@ from api.jobs import find_job
 from api.query import KNOWN_QUERY
 from api.resources import Held
 from api.schemas.layers import LayerReports, reports_of
-from bn_models.architecture import flat, layers_of, place
+from bn_models.architecture import layers_of, place
+from bn_models.architecture.statistics import statistical
 from core.clock import rfc3339
 from core.queries import layers
 from core.spec import JobSpec
-from core.spec.layers import LSTM, BatchNorm, Whitening
 from core.states import TERMINAL
 
 router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[KNOWN_QUERY])
@@ -51,8 +51,5 @@ def _reason(job: Any, steps: list[int]) -> str:
 def has_statistics(spec: JobSpec) -> bool:
     facts = spec.dataset.facts
     outputs = spec.recalibration.outputs if spec.recalibration else facts.outputs
-    listed = place(layers_of(spec.network, spec.batch_norm, facts.input_shape, outputs), facts.input_shape)
-    return any(
-        isinstance(item.layer, BatchNorm | Whitening) or (isinstance(item.layer, LSTM) and item.layer.batch_norm)
-        for item in flat(listed)
-    )
+    placed = place(layers_of(spec.network, spec.batch_norm, facts.input_shape, outputs), facts.input_shape)
+    return bool(statistical(placed))

@@ -64,10 +64,11 @@ def _laid_out(spec: JobSpec, problems: list[FieldProblem]) -> tuple[tuple[Layer,
 
 def _needs_other_data(spec: JobSpec) -> FieldProblem | None:
     """Tables go into families of vectors only; a list that a user wrote is judged by its layers."""
-    family, source, shape = spec.network.family, spec.dataset.source, spec.dataset.facts.input_shape
+    family, source, shape = spec.network.family, spec.dataset.title, spec.dataset.facts.input_shape
     if family in ("convnet", "vgg", "resnet", "inception") and len(shape) != 3:
-        what = "is a table" if len(shape) == 1 else "has sequences"
-        message = f"a {family} needs images, and {source} {what}: use the family mlp, or an image source"
+        what = "is a table" if len(shape) == 1 else f"has sequences of {shape[0]} × {shape[1]}"
+        remedy = "mlp" if len(shape) == 1 else "recurrent or mlp"
+        message = f"a {family} needs images, and {source} {what}: use the family {remedy}, or data of images"
         return FieldProblem("/network/family", "needs_images", message)
     if family == "recurrent" and len(shape) == 1:
         message = f"a recurrent network needs sequences or images, and {source} is a table: use the family mlp"

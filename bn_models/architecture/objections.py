@@ -36,7 +36,7 @@ def objections(spec: JobSpec, placed: Placing, maximum_parameters: int) -> Itera
 
 
 def _of_the_task(spec: JobSpec) -> Iterator[FieldProblem]:
-    training, source_name = spec.training, spec.dataset.source
+    training, source_name = spec.training, spec.dataset.title
     if spec.dataset.facts.task == "regression":
         if training.label_smoothing > 0.0:
             message = f"smooths class labels, and {source_name} is a regression: set it to 0"
@@ -77,7 +77,7 @@ def _of_the_network(spec: JobSpec, placed: Placing) -> Iterator[FieldProblem]:
             f"is {size}, and no padding keeps the size of a map under an even kernel: use {size - 1} or {size + 1}"
         )
         yield FieldProblem("/network/kernel_size", "even_kernel", message)
-    outputs, data = spec.dataset.facts.outputs, spec.dataset.source
+    outputs, data = spec.dataset.facts.outputs, spec.dataset.title
     if placed and placed[-1].output_shape != (outputs,):
         what = f"{outputs} classes" if spec.dataset.facts.task == "classification" else "one value to predict"
         message = (

@@ -244,6 +244,6 @@ def _windows(layer: spec.Conv2d | spec.MaxPool2d | spec.AveragePool2d, shape: Sh
             pointer,
             layer,
             f"gets maps of {shape[1]}×{shape[2]}, smaller than its {layer.kernel_size}×{layer.kernel_size} window: "
-            "use fewer stages, or pool less often",
+            "use fewer stages, pool less often, or make the window smaller",
         )
     return height // layer.stride + 1, width // layer.stride + 1

@@ -18,7 +18,9 @@ Name = Annotated[
 Flag = Annotated[bool, Field(strict=True)]
 PositiveInt = Annotated[int, Field(strict=True, ge=1)]
 Fraction = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
+LARGEST_VERSION = 2**31 - 1
 NO_NUL = r"^[^\x00]*$"  # Postgres can not store it
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
 MetadataValue = Annotated[str, Field(max_length=512, pattern=NO_NUL)]
 
@@ -42,6 +44,14 @@ class Spec(BaseModel):
     def digest(self) -> str:
         """SHA-256 of `canonical()`, as 64 hexadecimal digits."""
         return hashlib.sha256(self.canonical()).hexdigest()
+
+
+class StoredFile(Spec):
+    """A file in the artifact store."""
+
+    name: str
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
 
 
 def canonical_json(value: Any) -> bytes:

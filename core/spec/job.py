@@ -33,7 +33,7 @@ class PublishSpec(Spec):
 
 class JobSpec(Spec):
     name: Name
-    """Default: source and family, for instance `mnist-mlp`."""
+    """Default: source (or the data set's name) and family, for instance `mnist-mlp`."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16, default_factory=dict)]
     priority: Annotated[int, Field(strict=True, ge=-100, le=100)] = 0
     """Queued jobs of a higher priority run first."""
@@ -94,4 +94,5 @@ def _default_name(value: dict[str, Any]) -> str:
         part = value.get(section)
         return str(part.get(key, section)) if isinstance(part, dict) else section
 
-    return f"{word('dataset', 'source')}-{word('network', 'family')}".replace("_", "-").lower()[:63]
+    data = word("dataset", "name") if word("dataset", "source") == "uploaded" else word("dataset", "source")
+    return f"{data}-{word('network', 'family')}".replace("_", "-").lower()[:63]

@@ -158,6 +158,13 @@ class Override(Spec):
             return {"on": value}
         return value
 
+    @model_validator(mode="after")
+    def _off_has_no_options(self) -> "Override":
+        useless = self.model_fields_set - {"on"}
+        if not self.on and useless:
+            raise ValueError(f"has on false and {', '.join(sorted(useless))}: leave these out, or on")
+        return self
+
     @model_serializer(mode="wrap")
     def _what_was_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any] | bool:
         """Only the fields that were given: null is a value of some, and no default of any."""

@@ -4,13 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from core.spec.base import MetadataKey, MetadataValue, Name, PositiveInt, Spec
+from core.spec.base import LARGEST_VERSION, MetadataKey, MetadataValue, Name, PositiveInt, Sha256, Spec, StoredFile
 from core.spec.data import DatasetSpec
 from core.spec.normalization import PopulationSpec
 from core.spec.optimization import ResourcesSpec
-
-LARGEST_VERSION = 2**31 - 1
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class RecalibrationPublish(Spec):
@@ -45,14 +42,6 @@ class RecalibrationRequest(Spec):
         return self
 
 
-class BaseFile(Spec):
-    """A file of the base version in the artifact store."""
-
-    name: str
-    sha256: Sha256
-    bytes: Annotated[int, Field(ge=0)]
-
-
 class RecalibrationSpec(Spec):
     """The version that a job recalibrates. Written by the service into the spec, so that a job says all of itself."""
 
@@ -65,9 +54,9 @@ class RecalibrationSpec(Spec):
     weights_sha256: Sha256
     """Of the parameters: the new version has the same."""
     statistics_sha256: Sha256
-    safetensors: BaseFile
+    safetensors: StoredFile
     """Weights and population statistics of the base version."""
-    card: BaseFile
+    card: StoredFile
     """Scaling, labels and shapes, which the new version takes over."""
     request_sha256: Sha256
     """Of what was asked for, so that an idempotency key recognizes it when an alias has moved meanwhile."""

@@ -271,7 +271,7 @@ def test_a_killed_worker_is_followed_by_another_node(cluster: Service, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_whichever_worker_is_killed_the_other_has_its_job_when_lease_and_reaper_are_over(
     cluster: Service, tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ WRITTEN = [
 FAMILIES: list[tuple[dict[str, Any], dict[str, Any], float]] = [
     ({"family": "mlp"}, SGD, 0.93),
     ({"family": "convnet", "channels": [8, 16], "hidden": [32]}, SGD, 0.95),
-    ({"family": "vgg", "width": 8}, SGD, 0.93),
+    ({"family": "vgg", "width": 8}, SGD | {"learning_rate": 0.02}, 0.93),
     ({"family": "resnet", "blocks": [1, 1], "width": 8}, SGD, 0.93),
     ({"family": "inception", "width": 0.1}, SGD, 0.93),
     ({"family": "recurrent", "units": [32]}, ADAM, 0.88),

@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import uvicorn
-
-from api.main import create_app
 from api.resources import Resources
-from api.server import Server
+from api.server import Server, config_of
 from core.settings import Settings
 
 DEADLINE_SECONDS = 20.0
@@ -33,9 +30,8 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 
 @contextmanager
 def live_server(settings: Settings) -> Iterator[Live]:
-    config = uvicorn.Config(
-        create_app(settings), port=0, lifespan="on", log_level="warning", timeout_graceful_shutdown=1, ws="none"
-    )
+    config = config_of(settings.model_copy(update={"log_level": "warning"}))
+    config.port = 0
     server = Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

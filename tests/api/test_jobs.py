@@ -4,6 +4,7 @@ import pytest
 
 from api.estimate import STEP_OVERHEAD_SECONDS
 from core.db import Database
+from core.queries import nodes
 from tests.api.application import TestClient
 from tests.api.bench import SPEC, Tenant, Worker, submit
 
@@ -94,6 +95,20 @@ def test_validation_tells_size_and_time_without_a_job(client: TestClient, tenant
     assert answer["flops_per_step"] == 3 * 60 * 2 * (64 * 100 + 2 * 100 * 100 + 100 * 10)
     assert 0 < answer["estimate"]["seconds"] < 60
     assert client.get("/v1/jobs", headers=tenant.headers).json()["data"] == []
+
+
+@pytest.mark.parametrize(("gpus", "waits"), [(0, True), (1, False)])
+def test_a_job_for_a_gpu_is_told_when_no_worker_has_one(
+    client: TestClient, tenant: Tenant, database: Database, gpus: int, waits: bool
+) -> None:
+    with database.write() as connection:
+        connection.execute(nodes.create(id="node_1", host="here", slots=1, gpus=gpus, versions={}))
+
+    answer = client.post(
+        "/v1/jobs:validate", json=SPEC | {"resources": {"device": "cuda"}}, headers=tenant.headers
+    ).json()
+
+    assert any("no worker that is there has a GPU" in warning for warning in answer["warnings"]) is waits
 
 
 def test_the_estimate_is_measured_once_a_job_has_succeeded(

@@ -233,6 +233,21 @@ def test_freezing_comes_back_with_the_state_and_an_older_state_is_not_frozen():
     assert (older.updates, older.frozen, older.frozen_n) == (4, False, 0)
 
 
+@pytest.mark.parametrize("shape", [(300, 4), (20, 4, 5, 5), (300, 4, 1, 1)])
+def test_gradients_of_any_layout_go_through_long_sums(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    gradient = torch.linspace(1, 2, x.numel()).view(shape[::-1]).permute(*range(x.dim() - 1, -1, -1))
+    layer, theirs = BatchNorm(4, BatchOptions()), nn.BatchNorm1d(4) if x.dim() == 2 else nn.BatchNorm2d(4)
+
+    for given in (gradient, gradient[:1].expand(shape)):
+        found, expected = (
+            torch.autograd.grad(module(value), value, given)[0]
+            for module, value in ((layer, x.clone().requires_grad_()), (theirs, x.clone().requires_grad_()))
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_long_sums_leave_the_running_average_that_short_ones_would():
     # Vectors of more than 128 rows and channels-last maps go another way than torch's kernel.
     maps = batch((20, 5, 7, 6)).contiguous(memory_format=torch.channels_last)

@@ -61,7 +61,7 @@ class SmallUp:
     def end(self, number: int = signal.SIGTERM) -> str:
         """Everything that it printed."""
         self.process.send_signal(number)
-        output, _ = self.process.communicate(timeout=20)
+        output, _ = self.process.communicate(timeout=60)
         return output
 
 

@@ -360,3 +360,31 @@ def test_a_model_is_recalibrated_and_shows_what_changed(evenkeel, trained, home)
 def test_a_recalibration_without_data_is_refused(evenkeel):
     with pytest.raises(InputInvalid, match="no data set: give a file, or fields"):
         evenkeel("recalibrate", "flowers")
+
+
+def test_data_of_ones_own_is_uploaded_shown_trained_on_and_deleted(evenkeel, tmp_path):
+    rows = "".join(f"{row},{('red', 'blue')[row % 2]},{('no', 'yes')[row % 2]}\n" for row in range(100))
+    file = tmp_path / "shop.csv"
+    file.write_text(f"price,colour,bought\n{rows}")
+    mine = ["dataset.source=uploaded", "dataset.name=shop", "network.family=mlp", "network.hidden=[8]"]
+    options = [part for field in [*mine, "training.steps=50"] for part in ("--set", field)]
+
+    uploaded = evenkeel("data", "upload", str(file), "--name", "shop")
+    job = json.loads(evenkeel("submit", *options, "--json").stdout)
+    listed, shown = evenkeel("data", "list"), evenkeel("data", "show", "shop")
+
+    assert uploaded.stdout == "shop version 1: 100 rows, table of 3, 2 classes (no, yes)\n"
+    assert "shop" in listed.stdout and "table of 3" in listed.stdout
+    assert "price, colour=blue, colour=red" in shown.stdout
+    assert (job["name"], job["spec"]["dataset"]["version"]) == ("shop-mlp", 1)
+    assert evenkeel("watch", job["id"]).exit_code == 0
+    asked = evenkeel("predict", "shop-mlp", "--rows", "-", stdin='{"rows": [[3, "blue"]]}')
+    assert "yes" in asked.stdout
+    assert json.loads(evenkeel("data", "list", "--json").stdout)[0]["versions"] == [1]
+    assert evenkeel("data", "delete", "shop").stdout == "shop is deleted\n"
+    assert json.loads(evenkeel("data", "list", "--json").stdout) == []
+
+
+def test_an_upload_of_an_unknown_task_is_refused(evenkeel, tmp_path):
+    with pytest.raises(InputInvalid, match="choose from classification, regression"):
+        evenkeel("data", "upload", str(tmp_path / "a.csv"), "--name", "a", "--task", "guessing")

@@ -32,7 +32,7 @@ def test_an_interrupted_demo_stops_all_that_it_started(tmp_path, until, living, 
     family = psutil.Process(demo.pid).children(recursive=True)
 
     demo.send_signal(number)
-    output, _ = demo.communicate(timeout=20)
+    output, _ = demo.communicate(timeout=60)
 
     until(lambda: living(family) == [])
     assert len(family) >= 3

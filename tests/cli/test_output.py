@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from cli import output
 from cli.output import complain, duration, number, percent, show_table, spark
 
 
@@ -34,3 +35,15 @@ def test_a_table_shows_brackets_as_they_are(capsys):
     show_table(("", ""), [("hidden", "[red]8[/red]")])
 
     assert "[red]8[/red]" in capsys.readouterr().out
+
+
+def test_on_a_narrow_terminal_names_stay_whole_and_nothing_is_cut_off(monkeypatch, capsys):
+    monkeypatch.setattr(output, "PIPE_COLUMNS", 60)
+    words = "a description of many words that has to be broken somewhere"
+
+    show_table(("layer", "status", "meaning"), [("stage1.block1.batch_norm", "succeeded", words)])
+
+    told = capsys.readouterr().out
+    assert "stage1.block1.batch_norm" in told and "…" not in told
+    assert all(word in told for word in words.split())
+    assert max(map(len, told.splitlines())) <= 60

@@ -54,7 +54,7 @@ def test_a_second_up_refuses_and_names_the_home_and_its_holder(small_up, tmp_pat
     up.wait_until_ready()
 
     second = small_up(lock_seconds=0.2)
-    output, _ = second.process.communicate(timeout=20)
+    output, _ = second.process.communicate(timeout=60)
 
     assert second.process.returncode == 1
     assert output.count("\n") == 1
@@ -126,7 +126,7 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(small_up, tmp_path
 
         port = other.getsockname()[1]
         up = small_up(port=port)
-        output, _ = up.process.communicate(timeout=20)
+        output, _ = up.process.communicate(timeout=60)
 
     assert up.process.returncode == 1
     assert f"port {port}" in output

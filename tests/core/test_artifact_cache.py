@@ -112,3 +112,26 @@ def test_processes_at_once_see_whole_copies_only_and_keep_the_bound(tmp_path: Pa
     assert [warnings for _, warnings in answers] == ["", "", ""]
     assert min(int(hits) for hits, _ in answers) > 0
     assert 0 < sum(sizes(tmp_path)) <= 5_000
+
+
+def test_an_open_copy_is_readable_after_it_has_left(tmp_path: Path) -> None:
+    cache = ArtifactCache(tmp_path, 30)
+    cache.put(digest(b"a" * 20), b"a" * 20)
+
+    opened = cache.open(digest(b"a" * 20))
+    cache.put(digest(b"b" * 20), b"b" * 20)
+
+    assert opened is not None
+    with opened:
+        opened.seek(0)
+        assert opened.read() == b"a" * 20
+    assert cache.open(digest(b"a" * 20)) is None
+
+
+def test_a_corrupt_copy_is_not_opened(tmp_path: Path) -> None:
+    cache = ArtifactCache(tmp_path, 30)
+    cache.put(digest(b"a" * 20), b"a" * 20)
+    (tmp_path / digest(b"a" * 20)).write_bytes(b"b" * 20)
+
+    assert cache.open(digest(b"a" * 20)) is None
+    assert sizes(tmp_path) == []

@@ -98,3 +98,35 @@ def test_new_folders_are_as_durable_as_the_file_in_them(
 
     root = tmp_path / "artifacts"
     assert {tmp_path, root, root / "a", root / "a" / "b"} <= synced
+
+
+def test_a_file_is_put_and_opened_without_being_read_whole(store: ArtifactStore, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(b"rows" * 1000)
+
+    artifact = store.put_file("a/b.bin", tmp_path / "large")
+
+    assert (artifact.sha256, artifact.bytes) == (hashlib.sha256(b"rows" * 1000).hexdigest(), 4000)
+    with store.open("a/b.bin", artifact.sha256) as file:
+        assert file.read() == b"rows" * 1000
+
+
+def test_a_file_that_is_changed_or_gone_is_not_opened(store: ArtifactStore, tmp_path: Path) -> None:
+    artifact = store.put("a.bin", b"weights")
+    (tmp_path / "artifacts" / "a.bin").write_bytes(b"weighty")
+
+    with pytest.raises(StorageFailed, match=r"a\.bin is corrupt"):
+        store.open("a.bin", artifact.sha256)
+    with pytest.raises(StorageFailed, match=r"can not read artifact b\.bin"):
+        store.open("b.bin", artifact.sha256)
+
+
+def test_another_file_system_of_fsspec_opens_files_by_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.artifacts.PART_BYTES", 7)
+    (tmp_path / "large").write_bytes(b"rows" * 1000)
+    store = ArtifactStore("memory://of-a-test", tmp_path / "cache", 10_000)
+
+    artifact = store.put_file("a.bin", tmp_path / "large")
+
+    with store.open("a.bin", artifact.sha256) as first, store.open("a.bin", artifact.sha256) as second:
+        assert first.read() == second.read() == b"rows" * 1000
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.name != ".lock"] == [artifact.sha256]

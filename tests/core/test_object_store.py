@@ -64,6 +64,44 @@ def test_content_larger_than_one_part_arrives_whole(store: ArtifactStore, monkey
     assert store.get("large.bin", artifact.sha256) == content
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_file_goes_up_and_comes_down_in_parts(
+    store: ArtifactStore, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    monkeypatch.setattr(object_store, "PART_BYTES", 5 * 1024**2)
+    monkeypatch.setattr("core.artifacts.PART_BYTES", 3 * 1024**2)
+    content = bytes(range(256)) * (12 * 1024**2 // 256)
+    (tmp_path / "large").write_bytes(content)
+
+    artifact = store.put_file("large.bin", tmp_path / "large")
+
+    assert (artifact.sha256, artifact.bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    other = ArtifactStore(url, tmp_path / "cache", 2 * len(content) if cached else 0)
+    with other.open("large.bin", artifact.sha256) as file:
+        assert file.read() == content
+    other.close()
+    assert (tmp_path / "cache" / artifact.sha256).exists() == cached
+
+
+def test_a_file_that_arrives_changed_or_is_away_is_told(
+    s3: S3, store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(object_store.ObjectStore, "write_file", lambda self, name, _: self.write(name, b"weighty"))
+        with pytest.raises(StorageFailed, match=r"a\.bin is corrupt"):
+            store.put_file("a.bin", tmp_path / "file")
+    artifact = store.put_file("a.bin", tmp_path / "file")
+    s3.go_away()
+
+    for action in (
+        lambda: store.open("a.bin", artifact.sha256),
+        lambda: store.put_file("b.bin", tmp_path / "file"),
+    ):
+        with pytest.raises(StorageAway):
+            action()
+
+
 def test_names_are_those_below_the_prefix(store: ArtifactStore) -> None:
     for name in ("b/2.bin", "b/1.bin", "bc/3.bin", "a.bin"):
         store.put(name, b"x")

@@ -156,13 +156,6 @@ def test_a_momentum_outside_of_zero_to_one_is_refused(momentum: float) -> None:
     assert problems_of(SMALLEST | {"batch_norm": {"momentum": momentum}})
 
 
-def test_pixels_are_not_divided_in_a_table() -> None:
-    [(pointer, message)] = problems_of(SMALLEST | {"dataset": {"source": "iris", "scaling": "unit"}})
-
-    assert pointer == "/dataset"
-    assert "use 'standardize' or 'none'" in message
-
-
 def test_a_source_with_an_official_test_set_is_not_split_again() -> None:
     [(_, message)] = problems_of(SMALLEST | {"dataset": {"source": "mnist", "test_fraction": 0.1}})
 

@@ -180,6 +180,11 @@ def test_a_list_that_is_nested_without_end_is_refused() -> None:
         ({"virtual_batch_size": 1}, "/batch_norm/virtual_batch_size", "must be greater than or equal to 2, not 1"),
         ({"layers": {"a": {"momentum": 7}}}, "/batch_norm/layers/a/momentum", "must be less than or equal to 1, not 7"),
         (
+            {"layers": {"a": {"on": False, "momentum": 0.5, "eps": 0.1}}},
+            "/batch_norm/layers/a",
+            "has on false and eps, momentum: leave these out, or on",
+        ),
+        (
             {"layers": {"aSpec": {"momentun": 1}}},
             "/batch_norm/layers/aSpec/momentun",
             "unknown field: did you mean momentum?",

@@ -15,6 +15,8 @@ from core.tables import SCHEMA_HEAD
 from evenkeel import Client
 from tests.servers import fresh_database
 
+pytestmark = pytest.mark.timeout(300)  # whole services on a machine that may be busy
+
 ROOT = Path(__file__).parent.parent.parent
 SPEC = {
     "dataset": {"source": "digits"},

@@ -15,6 +15,7 @@ from core.settings import Settings
 from tests.s3 import S3, s3_server
 from tests.worker.bench import LONG, TENANT, Bench, wait_until
 from tests.worker.test_supervisor import same_run, trainer_of
+from tests.worker.trainer.test_uploads import sequences, stored
 from worker import forkserver
 from worker.node import Node
 
@@ -128,6 +129,27 @@ def test_a_job_whose_checkpoint_can_not_be_read_now_waits_for_it(benches: tuple[
     trained = round(row.result["steps_per_second"] * row.result["training_seconds"])
     assert (row.attempt, trained) == (3, 4000 - step)
     same_run(second, job_id, golden_id)
+
+
+def test_a_trainer_reads_what_was_uploaded_from_s3_and_keeps_a_copy(
+    benches: tuple[Bench, Bench, Bench], tmp_path: Path, s3: S3
+) -> None:
+    _, first, _ = benches
+    dataset, _ = stored(sequences(), tmp_path)
+    kept = dataset["stored"]["file"]
+    first.node.store.put_file(kept["name"], tmp_path / "file")
+    network = {"family": "recurrent", "units": [4]}
+    training = {"steps": 5, "batch_size": 16, "evaluate_every": 5}
+    spec = {"dataset": dataset, "network": network, "training": training, "publish": None}
+
+    ids = [first.submit(spec), first.submit(spec)]
+    first.run()
+    first.node.store.delete(kept["name"])
+    first.run()
+
+    results = [first.row(job_id).result for job_id in ids]
+    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
+    assert (tmp_path / "first" / "cache" / kept["sha256"]).exists()
 
 
 def test_a_store_that_is_away_at_a_checkpoint_costs_no_attempt(benches: tuple[Bench, Bench, Bench], s3: S3) -> None:

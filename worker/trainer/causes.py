@@ -6,6 +6,7 @@ from math import prod
 import torch
 
 from bn_models.architecture import batch_bounds, flat
+from bn_models.architecture.statistics import statistical_options
 from bn_models.networks import Network
 from bn_models.normalization import Statistical, batch_statistics, normalizations
 from bn_models.population import PopulationStatistics
@@ -47,14 +48,14 @@ def explain(run: Run, statistics: PopulationStatistics, gap: GapReport, pairs: P
     """What explains that the scores of these pairs differ, likeliest first; at least one cause.
 
     The population is what the other two are held against: where batch statistics score as it does, there is nothing
-    to say of batches, however far the running average is from both.
+    to say of batches, however far the running average is from both. Where it is between them, the farther one counts.
     """
     served_running = statistics.estimator == "running_average"
-    halfway = set(pairs) == {("batch", "running_average")}
+    far = {one for one, other in pairs if other == "population"} or {_farther(gap, run.order.thresholds)}
     found: list[Cause] = []
-    if ("running_average", "population") in pairs or served_running or halfway:
+    if "running_average" in far or served_running:
         found += _of_the_running_average(run, statistics)
-    if ("batch", "population") in pairs and not (served_running and found):
+    if "batch" in far and not (served_running and found):
         found += _of_the_batch(run, statistics, gap)
     return found or list(_of_the_batch(run, statistics, gap))
 
@@ -136,14 +137,25 @@ def _recognized_in_the_batch(run: Run, statistics: PopulationStatistics, gap: Ga
         )
 
 
+def _farther(gap: GapReport, thresholds: Thresholds) -> str:
+    """Whether batch statistics or the running average score more otherwise than the population."""
+    shares = {name: max(_shares(gap[name], gap["population"], thresholds).values()) for name in gap}
+    return max(shares, key=shares.__getitem__)
+
+
 def _most_different(one: Scores, other: Scores, thresholds: Thresholds) -> str:
     """The score that is the farthest beyond its threshold: the loss, or accuracy or r²."""
+    shares = _shares(one, other, thresholds)
+    return max(shares, key=shares.__getitem__)
+
+
+def _shares(one: Scores, other: Scores, thresholds: Thresholds) -> dict[str, float]:
+    """How far two scores are apart, in thresholds."""
     beside = "accuracy" if "accuracy" in one else "r2"
-    shares = {
+    return {
         "loss": abs(one["loss"] - other["loss"]) / thresholds.gap_loss,
         beside: abs(one[beside] - other[beside]) / thresholds.gap_accuracy,
     }
-    return max(shares, key=shares.__getitem__)
 
 
 def _in_wider_batches(run: Run) -> tuple[int, Scores | None]:
@@ -173,13 +185,8 @@ def _dropout_before_statistics(network: Network) -> str | None:
     listed = [item.layer for item in flat(network.placed)]
     for index, layer in enumerate(listed):
         if isinstance(layer, words.Dropout) and layer.probability > 0.0:
-            return layer.name if any(_has_statistics(later) for later in listed[index:]) else None
+            return layer.name if any(statistical_options(later) for later in listed[index:]) else None
     return None
-
-
-def _has_statistics(layer: words.Layer) -> bool:
-    lstm = isinstance(layer, words.LSTM) and layer.batch_norm is not None
-    return lstm or isinstance(layer, words.BatchNorm | words.Whitening)
 
 
 def _is_ordered(data: Data) -> bool:

@@ -1,6 +1,7 @@
 """The data of one job as tensors on its device: split, scaled, and gathered by index."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 from bn_models.export.scaling import InputScaling, OutputScaling
 from bn_models.randomness import derive_seed
 from core.spec import DatasetSpec, SourceFacts
+from worker.trainer import features
 from worker.trainer.files import DataFolder
 from worker.trainer.sources import RawData, Rows, load
+from worker.trainer.uploads import load_upload
 
 PRESCALED_BYTES = 2 * 1024**3
 """On a GPU, inputs up to this size are scaled once, as float32, instead of batch by batch."""
@@ -94,14 +97,16 @@ class Data:
     columns: tuple[str, ...]
     probe: NDArray[np.float32]
     """Up to PROBE_ROWS test rows in the data's own units, to compare the exported graph on."""
+    fields: tuple[dict[str, Any], ...] = ()
+    """Of a table with columns of text: what its columns were before each category became one."""
 
 
 def prepare(spec: DatasetSpec, folder: DataFolder, device: torch.device, scalings: Scalings | None = None) -> Data:
     """Reads, splits and scales the data of a job, by its training split unless `scalings` are given.
 
-    Raises what `sources.load` raises.
+    Raises what `sources.load` and `uploads.load_upload` raise.
     """
-    raw = load(spec.source, folder)
+    raw = load(spec.source, folder) if spec.stored is None else load_upload(spec.stored, folder)
     training_rows, validation_rows, test_rows = _split(spec)
     input_scaling = scalings.inputs if scalings else _input_scaling(spec, raw, training_rows)
     output_scaling = _output_scaling(raw, training_rows)
@@ -119,6 +124,7 @@ def prepare(spec: DatasetSpec, folder: DataFolder, device: torch.device, scaling
         raw.labels,
         raw.columns,
         _probe(raw, test_rows),
+        raw.fields,
     )
 
 
@@ -162,19 +168,20 @@ def _targets(rows: Rows, outputs: OutputScaling | None, device: torch.device) ->
 
 
 def _input_scaling(spec: DatasetSpec, raw: RawData, rows: Tensor | None) -> InputScaling:
-    unit = 1.0 / (raw.facts.pixel_maximum or 1)
     if spec.scaling == "none":
         return InputScaling(np.zeros(1), np.ones(1))
+    if spec.scaling == "unit" and raw.facts.kind == "image":
+        return InputScaling(np.zeros(1), np.full(1, 1.0 / (raw.facts.pixel_maximum or 1)))
+    inputs, chosen = raw.rows.inputs, None if rows is None else rows.numpy()
     if spec.scaling == "unit":
-        return InputScaling(np.zeros(1), np.full(1, unit))
-    inputs = raw.rows.inputs if rows is None else raw.rows.inputs[rows.numpy()]
-    if raw.facts.kind == "table":
-        return standardizing(inputs.mean(axis=0), inputs.std(axis=0))
-    # One mean and deviation over all pixels, from how often each byte occurs: exact, and no copy as floats.
-    counts = sum(np.bincount(chunk.ravel(), minlength=256) for chunk in np.array_split(inputs, len(inputs) // 1000 + 1))
-    values = np.arange(256.0)
-    mean = np.sum(counts * values) / inputs.size
-    return standardizing(np.full(1, mean), np.sqrt(np.sum(counts * (values - mean) ** 2, keepdims=True) / inputs.size))
+        largest = features.largest(inputs, chosen)
+        return InputScaling(np.zeros(1), 1.0 / np.where(largest > 0.0, largest, 1.0))
+    if raw.facts.kind == "image" and inputs.dtype == np.uint8:
+        return standardizing(*features.moments_of_bytes(inputs if chosen is None else inputs[chosen]))
+    if raw.facts.kind == "table" and inputs.dtype == np.float64:
+        table = inputs if chosen is None else inputs[chosen]
+        return standardizing(table.mean(axis=0), table.std(axis=0))
+    return standardizing(*features.moments(inputs, chosen, by_feature=raw.facts.kind != "image"))
 
 
 def _output_scaling(raw: RawData, rows: Tensor | None) -> OutputScaling | None:

@@ -7,15 +7,17 @@ import os
 import secrets
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import JobFailed, StorageFailed
+from core.spec.base import StoredFile
 from worker.trainer.idx import read_idx
 
 PUBLISHERS = {
@@ -37,12 +39,17 @@ class RemoteFile:
     shape: tuple[int, ...]
 
 
+Opener = Callable[[StoredFile], BinaryIO]
+
+
 @dataclass(frozen=True)
 class DataFolder:
     """Where a node keeps its data, and the mirror to ask for what is not there; None: the publisher."""
 
     path: Path
     mirror_url: str | None
+    uploads: Opener | None = None
+    """Opens a file of the artifact store, its digest checked: there lies what users brought."""
 
     def array(self, source: str, remote: RemoteFile) -> NDArray[np.uint8]:
         """The decoded content of one IDX file, mapped into memory and shared by all trainers of the node.

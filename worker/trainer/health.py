@@ -22,7 +22,8 @@ SHOWN_CHANNELS = 16
 """So many ill channels of a layer are named; all are counted."""
 SHOWN_LAYERS = 5
 CONSTANT = ".hidden_norm.step0"
-"""The hidden state of an LSTM begins at 0, so that its first product never varies: no channel is dead of that."""
+"""The hidden state of an LSTM begins at 0, so that its first product never varies: no channel is dead of
+that, and none explodes, however large gamma / √eps."""
 
 
 def report_layers(run: Run, step: int) -> None:
@@ -133,9 +134,9 @@ def _figures(
     output = np.abs(gain) * np.sqrt(variance)
     off_centre = np.abs(moments.mean) / np.sqrt(variance + layer.eps)
     dead = (variance < thresholds.dead_variance * layer.eps) | (output < thresholds.dead_output)
-    if name.endswith(CONSTANT):
-        dead[:] = False
     exploding = (np.abs(gain) > thresholds.exploding_gain) | (off_centre > thresholds.exploding_mean)
+    if name.endswith(CONSTANT):
+        dead[:] = exploding[:] = False
     return {
         "gamma": None if gamma is None else summary(gamma),
         "beta": None if beta is None else summary(beta),

@@ -13,13 +13,15 @@ CHUNK_ROWS = 2048
 
 
 def input_moments(data: Data) -> dict[str, Any]:
-    """In the data's own units, float64: one a column of a table, one a channel of an image."""
+    """In the data's own units, float64: one a column of a table, a channel of an image, a feature of a
+    sequence."""
     order = data.training.shuffled(0)[:ROWS]
     total = squares = np.zeros(())
     values = 0
     for start in range(0, len(order), CHUNK_ROWS):
         inputs, _ = data.training.gather(order[start : start + CHUNK_ROWS])
         chunk = inputs.to("cpu", torch.float64).numpy()
+        chunk = chunk.swapaxes(1, 2) if data.facts.kind == "sequence" else chunk
         by_channel = chunk.reshape(*chunk.shape[:2], -1)
         total = total + by_channel.sum(axis=(0, 2))
         squares = squares + np.square(by_channel).sum(axis=(0, 2))

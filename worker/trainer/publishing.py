@@ -99,6 +99,7 @@ def _card(
         "job_id": run.order.job_id,
         "task": data.facts.task,
         "source": spec.dataset.source,
+        "dataset": _dataset(run),
         "input": _input_schema(run) | {"moments": input_moments(data)},
         "labels": list(data.labels) or None,
         "scaling": {
@@ -130,14 +131,28 @@ def _input_schema(run: Run) -> dict[str, Any]:
             "pixel_range": [0, facts.pixel_maximum],
             "units": units,
         }
-    columns = list(run.data.columns)
+    if facts.kind == "sequence":
+        steps, features = facts.input_shape
+        units = f"as uploaded, not scaled: {steps} steps in time, each with {features} features"
+    else:
+        units = "as in the file of the source, not standardized"
+        units += ", and 0 or 1 for each category of a column of text" if run.data.fields else ""
     return {
-        "kind": "table",
+        "kind": facts.kind,
         "shape": list(facts.input_shape),
-        "columns": columns,
+        "columns": list(run.data.columns) or None,
+        "fields": list(run.data.fields) or None,
         "pixel_range": None,
-        "units": "as in the file of the source, not standardized",
+        "units": units,
     }
+
+
+def _dataset(run: Run) -> dict[str, Any] | None:
+    """Of a model of uploaded data: which."""
+    dataset = run.spec.dataset
+    if dataset.stored is None:
+        return None
+    return {"name": dataset.name, "version": dataset.version, "sha256": dataset.stored.sha256}
 
 
 def _population(run: Run, trained: Trained, statistics: PopulationStatistics) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ from worker.trainer.checkpoint import Progress
 from worker.trainer.data import Data, Scalings, prepare
 from worker.trainer.device import fingerprint
 from worker.trainer.evaluation import scores_of
-from worker.trainer.files import DataFolder
 from worker.trainer.gap import finite, gap_json, gap_report, judge, record_gap, tell_gap
 from worker.trainer.health import report_at_the_end
 from worker.trainer.layout import arrange
@@ -43,6 +41,7 @@ from worker.trainer.publishing import publish
 from worker.trainer.reporting import Reporter
 from worker.trainer.results import result_of
 from worker.trainer.run import Run
+from worker.trainer.uploads import data_folder
 
 Begin = Callable[[Phase], None]
 
@@ -97,10 +96,15 @@ def recalibrate(
     base = _base(store, patience, wanted)
     progress = _trained_progress(spec, base, wanted, device)
     begin("preparing_data")
-    fresh = prepare(spec.dataset, DataFolder(Path(order.data_dir), order.data_mirror_url), device, base.scalings)
+    fresh = prepare(spec.dataset, data_folder(order, store, patience), device, base.scalings)
     incomparable = _incomparable(fresh, base)
     data = replace(
-        fresh, facts=base.facts, labels=base.labels, columns=base.columns, output_scaling=base.scalings.outputs
+        fresh,
+        facts=base.facts,
+        labels=base.labels,
+        columns=base.columns,
+        output_scaling=base.scalings.outputs,
+        fields=tuple(base.card["input"].get("fields") or ()),
     )
     run = Run(order, spec, device, data, progress, store, patience, reporter)
     begin("population_statistics")

@@ -18,7 +18,6 @@ from worker.trainer import checkpoint
 from worker.trainer.checkpoint import Progress
 from worker.trainer.data import prepare
 from worker.trainer.device import fingerprint, numerics
-from worker.trainer.files import DataFolder
 from worker.trainer.layout import arrange
 from worker.trainer.loop import Loop
 from worker.trainer.measuring import measure_and_evaluate
@@ -30,6 +29,7 @@ from worker.trainer.recalibration import recalibrate
 from worker.trainer.reporting import Interrupted, Reporter, Sink, SinkClosed
 from worker.trainer.results import result_of
 from worker.trainer.run import Run
+from worker.trainer.uploads import data_folder
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
@@ -93,8 +93,8 @@ def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Rep
     progress = _load(order, spec, device, store, reporter)
 
     begin("preparing_data")
-    data = prepare(spec.dataset, DataFolder(Path(order.data_dir), order.data_mirror_url), device)
     patience = Patience(order.storage_patience_seconds, reporter)
+    data = prepare(spec.dataset, data_folder(order, store, patience), device)
     run = Run(order, spec, device, data, progress, store, patience, reporter)
 
     loop = Loop(run)

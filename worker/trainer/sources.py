@@ -1,6 +1,7 @@
 """The data sources of `core.spec.data`: rows in the data's own units, targets, and the names of both."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from core.errors import JobFailed
 from core.spec.data import SOURCES, SourceFacts
 from worker.trainer.files import DataFolder, RemoteFile
 
-Array = NDArray[np.uint8] | NDArray[np.int64] | NDArray[np.float64]
+Array = NDArray[np.uint8] | NDArray[np.int64] | NDArray[np.float32] | NDArray[np.float64]
 
 _DIGITS = tuple("0123456789")
 _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -53,7 +54,10 @@ class RawData:
     rows: Rows
     test: Rows | None
     labels: tuple[str, ...]  # by class number; empty for regression
-    columns: tuple[str, ...]  # of a table; empty for images
+    columns: tuple[str, ...]  # of a table; empty for images and where there are no names
+    fields: tuple[dict[str, Any], ...] = ()
+    """Of a table with columns of text, as the card has them: each column's name and categories, before these became
+    columns of their own."""
 
 
 def load(source: str, folder: DataFolder) -> RawData:

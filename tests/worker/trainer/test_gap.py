@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,24 @@ def test_where_only_the_running_average_is_far_nothing_is_said_of_batches_or_of_
 
     assert "running_average and population" in gap["differing"] and "batch and population" not in gap["differing"]
     assert [cause.partition(":")[0] for cause in gap["causes"]] == ["too few updates for the momentum"]
+
+
+@pytest.mark.parametrize(("batch", "running", "blamed"), [(0.890, 0.915, "small batch"), (0.899, 0.924, "too few upd")])
+def test_where_the_population_is_between_both_the_farther_one_is_explained(
+    monkeypatch: pytest.MonkeyPatch, batch: float, running: float, blamed: str
+):
+    scores = {"batch": batch, "running_average": running, "population": 0.905}
+    gap = {name: {"loss": 0.3, "accuracy": accuracy} for name, accuracy in scores.items()}
+    monkeypatch.setattr(causes, "_of_the_running_average", lambda *_: [("too few updates", "")])
+    monkeypatch.setattr(causes, "_of_the_batch", lambda *_: [("small batch", "")])
+    run_of, measured = (
+        SimpleNamespace(order=SimpleNamespace(thresholds=Thresholds())),
+        SimpleNamespace(estimator="pooled"),
+    )
+
+    found = causes.explain(run_of, measured, gap, [("batch", "running_average")])  # type: ignore[arg-type]
+
+    assert [cause[:11] for cause, _ in found] == [blamed]
 
 
 def test_a_cumulative_average_over_moving_weights_is_named(tmp_path: Path):

@@ -110,3 +110,15 @@ def test_whitening_and_the_steps_of_an_lstm_are_layers_with_statistics(tmp_path:
     assert len(recurrent) == 3 * 8
     gains = {layer["name"].rpartition(".")[2]: layer["gamma"] for layer in recurrent if ".cell_norm." in layer["name"]}
     assert len(gains) == 8 and gains["step0"] == gains["step7"] is not None  # shared over time
+
+
+def test_the_empty_state_that_an_lstm_begins_with_is_neither_dead_nor_exploding(tmp_path: Path):
+    layers = run(
+        tmp_path,
+        network={"family": "recurrent", "units": [8]},
+        batch_norm={"initial_gamma": 1.0},  # over √eps that is 316
+        training={"steps": 1, "evaluate_every": 1},
+    )
+
+    (first,) = [layer for layer in layers.of(LayersReported)[-1].layers if layer["name"].endswith(".hidden_norm.step0")]
+    assert first["dead"]["count"] == first["exploding"]["count"] == 0

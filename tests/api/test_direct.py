@@ -1,0 +1,249 @@
+"""Requests that are answered as their bytes arrive get what all others get; the rest goes the usual way."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from threading import Event
+from typing import Any, Self
+
+import numpy as np
+import pytest
+
+from api.inference.hot import HotPath
+from core.artifacts import ArtifactStore
+from core.settings import Settings
+from tests.api.bench import Tenant, classifier, publish
+from tests.api.live import Live, eventually, live_server
+
+ROW = [[0.5, -1.0, 2.0, 3.0]]
+PREDICT = json.dumps({"rows": ROW}).encode()
+INFER = json.dumps(
+    {"inputs": [{"name": "input", "shape": [1, 4], "datatype": "FP32", "data": ROW[0]}], "id": "seven"}
+).encode()
+HEADER = json.dumps(
+    {
+        "inputs": [{"name": "input", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}],
+        "parameters": {"binary_data_output": True},
+    }
+).encode()
+
+
+def binary(values: list[list[float]]) -> bytes:
+    return HEADER + np.array(values, np.float32).tobytes()
+
+
+class Connection:
+    """A client that sends bytes as it likes."""
+
+    def __init__(self, live: Live, tenant: Tenant) -> None:
+        self.live = live
+        host, port = live.url.removeprefix("http://").split(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=30)
+        self._key = tenant.headers["Authorization"]
+        self._read = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def head(self, action: str, body: bytes, **more: str) -> bytes:
+        headers = {"Host": "here", "Authorization": self._key, "Content-Type": "application/json"} | more
+        if body.startswith(HEADER):
+            headers["Inference-Header-Content-Length"] = str(len(HEADER))
+        lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        return "\r\n".join([f"POST {action} HTTP/1.1", *lines, f"Content-Length: {len(body)}", "", ""]).encode()
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        while b"\r\n\r\n" not in self._read:
+            self._read += self._more()
+        head, _, rest = self._read.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        size = int(headers["content-length"])
+        while len(rest) < size:
+            rest += self._more()
+        self._read = rest[size:]
+        return int(status.split()[1]), headers, rest[:size]
+
+    def ask(self, action: str, body: bytes, **more: str) -> tuple[int, dict[str, str], bytes]:
+        self.socket.sendall(self.head(action, body, **more) + body)
+        return self.answer()
+
+    def _more(self) -> bytes:
+        content = self.socket.recv(65536)
+        assert content, "the server closed the connection"
+        return content
+
+
+@pytest.fixture
+def usual(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of requests that went through ASGI."""
+    paths: list[str] = []
+    before = HotPath.__call__
+
+    async def noted(self: HotPath, scope: Any, receive: Any, send: Any) -> None:
+        paths.append(scope["path"])
+        await before(self, scope, receive, send)
+
+    monkeypatch.setattr(HotPath, "__call__", noted)
+    return paths
+
+
+@pytest.fixture
+def client(settings: Settings, tenant: Tenant, store: ArtifactStore, usual: list[str]) -> Iterator[Connection]:
+    publish(tenant, store, "flowers", *classifier(), number=1)
+    with live_server(settings.model_copy(update={"predict_queue_rows": 4})) as live, Connection(live, tenant) as given:
+        yield given
+
+
+def direct(client: Connection, usual: list[str], action: str, body: bytes, **more: str) -> Any:
+    """The answer to a request that went past ASGI; the grant that it needs lasts for a moment only."""
+    for _ in range(50):
+        before = len(usual)
+        answer = client.ask(action, body, **more)
+        if len(usual) == before:
+            return answer
+    raise AssertionError("each request went through ASGI")
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ("/v1/models/flowers/predict", PREDICT),
+        ("/v1/models/flowers/predict?version=1", PREDICT),
+        ("/v2/models/flowers/infer", INFER),
+        ("/v2/models/flowers/versions/1/infer", binary(ROW)),
+    ],
+)
+def test_both_ways_give_the_same_answer(client: Connection, usual: list[str], action: str, body: bytes) -> None:
+    first = client.ask(action, body)
+    second = direct(client, usual, action, body)
+
+    changing = ("date", "x-request-id")
+    assert usual[0] == action.partition("?")[0]
+    assert first[0] == second[0] == 200
+    assert second[2] == first[2]
+    assert {name: value for name, value in second[1].items() if name not in changing} == {
+        name: value for name, value in first[1].items() if name not in changing
+    }
+    assert first[1]["x-request-id"] != second[1]["x-request-id"]
+
+
+def test_a_body_that_comes_later_or_in_pieces_is_answered(client: Connection) -> None:
+    head = client.head("/v1/models/flowers/predict", PREDICT)
+    whole = client.ask("/v1/models/flowers/predict", PREDICT)[2]
+
+    for pieces in ([head, PREDICT], [head + PREDICT[:5], PREDICT[5:]], [head[:30], head[30:] + PREDICT]):
+        for piece in pieces:
+            client.socket.sendall(piece)
+            Event().wait(0.02)  # so that each is a packet of its own
+        assert client.answer()[2] == whole
+
+
+def test_requests_that_are_sent_without_waiting_are_answered_in_order(client: Connection, usual: list[str]) -> None:
+    client.ask("/v2/models/flowers/infer", INFER)
+    bodies = [INFER.replace(b"seven", name) for name in (b"one", b"two", b"three")]
+
+    client.socket.sendall(b"".join(client.head("/v2/models/flowers/infer", body) + body for body in bodies))
+
+    assert [json.loads(client.answer()[2])["id"] for _ in bodies] == ["one", "two", "three"]
+
+
+def test_a_client_that_closes_is_closed(client: Connection, usual: list[str]) -> None:
+    client.ask("/v1/models/flowers/predict", PREDICT)
+
+    _, headers, _ = client.ask("/v1/models/flowers/predict", PREDICT, Connection="close")
+
+    assert headers["connection"] == "close"
+    assert client.socket.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (binary([[0.0, 1.0, float("nan"), 3.0]]), "row 0, column 2"),
+        (binary(ROW)[:-1], "binary_data_size 16, and 15 bytes follow"),
+        (INFER.replace(b"FP32", b"FP33"), "unknown datatype"),
+    ],
+)
+def test_errors_are_those_of_the_usual_way(client: Connection, usual: list[str], body: bytes, said: str) -> None:
+    action = "/v2/models/flowers/infer"
+    first = client.ask(action, body)
+    direct(client, usual, action, INFER)
+
+    second = client.ask(action, body)
+
+    assert first[0] == second[0] in (400, 422)
+    assert said in json.loads(second[2])["error"]
+    assert re.sub(rb"req_\w+", b"", first[2]) == re.sub(rb"req_\w+", b"", second[2])
+
+
+class Blocked:
+    """A session that answers when it is let go."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.asked, self.go = Event(), Event()
+
+    def run(self, *given: Any) -> Any:
+        self.asked.set()
+        assert self.go.wait(30)
+        return self._session.run(*given)
+
+
+@pytest.fixture
+def blocked(client: Connection, usual: list[str]) -> Iterator[Any]:
+    """The model's lane, with a batch that does not end, and more threads all taken."""
+    direct(client, usual, "/v1/models/flowers/predict", PREDICT)
+    (lane,) = client.live.resources.engine.lanes()
+    session = Blocked(lane.model.session)
+    object.__setattr__(lane.model, "session", session)
+    lane._alone = 1.0  # so that batches run beside
+    client.live.resources.engine.batcher._idle = 1
+    yield lane
+    session.go.set()
+
+
+@pytest.fixture
+def crowd() -> Iterator[ExitStack]:
+    """Closes what it is given."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_a_client_that_leaves_takes_its_rows_out_of_the_queue(
+    client: Connection, usual: list[str], blocked: Any, tenant: Tenant, crowd: ExitStack
+) -> None:
+    others = [crowd.enter_context(Connection(client.live, tenant)) for _ in range(3)]
+    for other in others:
+        other.socket.sendall(client.head("/v1/models/flowers/predict", PREDICT) + PREDICT)
+    assert blocked.model.session.asked.wait(10)
+    eventually(lambda: blocked.rows_waiting == 2, "two wait")
+
+    for other in others[1:]:
+        other.socket.close()
+    eventually(lambda: all(entry[2].future.done() for entry in blocked.waiting), "they are gone")
+    blocked.model.session.go.set()
+
+    assert others[0].answer()[0] == 200
+    eventually(lambda: blocked.tally.cancelled == 2, "they are counted")
+
+
+def test_who_finds_the_queue_full_is_told_at_once(
+    client: Connection, blocked: Any, tenant: Tenant, crowd: ExitStack
+) -> None:
+    others = [crowd.enter_context(Connection(client.live, tenant)) for _ in range(5)]
+    for number, other in enumerate(others):
+        other.socket.sendall(client.head("/v1/models/flowers/predict", PREDICT) + PREDICT)
+        eventually(lambda number=number: blocked.rows_waiting == number or blocked.model.session.asked.is_set(), "sent")
+    eventually(lambda: blocked.rows_waiting == 4, "four wait")
+
+    status, headers, body = client.ask("/v1/models/flowers/predict", PREDICT)
+
+    assert status == 429
+    assert int(headers["retry-after"]) >= 1
+    assert "rows already wait" in json.loads(body)["detail"]
