@@ -24,7 +24,7 @@ Metric = Literal[
     "validation/r2",
 ]
 
-SeriesName = Annotated[str, Field(pattern=r"^(train|validation|test|bn|optimizer)/[A-Za-z0-9_.+/-]{1,100}$")]
+SeriesName = Annotated[str, Field(pattern=r"^(train|validation|test|bn|optimizer|observe)/[A-Za-z0-9_.+/-]{1,120}$")]
 LONGEST_NAME = 63
 BASE_SCHEMA: dict[str, Any] = {"type": "object", "description": "A job spec, as for `POST /v1/jobs`"}
 
