@@ -17,8 +17,8 @@ PATTERNS = {
     r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$": "must be letters, digits and '_', in parts with '.' between them",
     r"^[a-z0-9][a-z0-9._-]{0,62}$": "must be lower-case letters, digits, '.', '_' and '-', at most 63, "
     "the first a letter or a digit",
-    r"^(train|validation|test|bn|optimizer|observe)/[A-Za-z0-9_.+/-]{1,120}$": "must be a series of a member, for instance "
-    "bn/batch_accuracy",
+    r"^(train|validation|test|bn|optimizer|observe)/[A-Za-z0-9_.+/-]{1,120}$": "must be a series of a member, for "
+    "instance bn/batch_accuracy",
     r"^(auto|cpu|cuda|cuda:[0-9]{1,3})$": "must be auto, cpu, cuda, or cuda: and a number",
 }
 
