@@ -32,6 +32,8 @@ class Plan:
 
     url: str
     tick_seconds: float
+    heartbeat_seconds: float
+    reaper_seconds: float
     points: int  # a tick, in all series together
     job_ticks: int
     start_at: float
@@ -106,7 +108,15 @@ def run(first: int, workers: int, plan: Plan) -> Seen:
 def _node(number: int, plan: Plan, folder: str) -> Node:
     home = Path(folder) / str(number)
     home.mkdir()
-    return node_of(number, plan.url, str(home), broker_url="redis://nobody", tick_seconds=plan.tick_seconds)
+    return node_of(
+        number,
+        plan.url,
+        str(home),
+        broker_url="redis://nobody",
+        tick_seconds=plan.tick_seconds,
+        heartbeat_seconds=plan.heartbeat_seconds,
+        reaper_seconds=plan.reaper_seconds,
+    )
 
 
 def _threads(node: Node, plan: Plan, seen: Seen) -> list[threading.Thread]:

@@ -137,7 +137,18 @@ def plan_from(now: float, url: str, workers: int, given: argparse.Namespace) -> 
     started_at = now + workers / WORKERS_A_SECOND
     begin_at = started_at + given.settle
     end_at = begin_at + given.seconds
-    return Plan(url, given.tick, given.points, given.job_ticks, now, started_at, begin_at, end_at)
+    return Plan(
+        url,
+        given.tick,
+        given.heartbeat,
+        given.reaper,
+        given.points,
+        given.job_ticks,
+        now,
+        started_at,
+        begin_at,
+        end_at,
+    )
 
 
 def make_room(server: Postgres, connections: int) -> None:
@@ -153,6 +164,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[10, 50, 100, 200])
     parser.add_argument("--tick", type=float, default=1.0, help="seconds between two transactions of a job")
+    parser.add_argument("--heartbeat", type=float, default=5.0, help="seconds between two signs of life of a node")
+    parser.add_argument("--reaper", type=float, default=10.0, help="seconds between two looks for expired leases")
     parser.add_argument("--points", type=int, default=30, help="metric points a tick")
     parser.add_argument("--job-ticks", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=20.0, help="of the window that is measured")
