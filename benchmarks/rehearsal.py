@@ -5,7 +5,7 @@
 Each simulated worker has one slot and the real code of a worker: a pool of connections of its own, claims, one
 transaction a tick (lease, metric points, event), polls, the node's heartbeat, its reaper. The trainer is replaced by
 a sleeper that reports `--points` points in three series at every tick, and a job ends after `--job-ticks` ticks.
-The workers live in up to eight processes on the machine of the server: `clients` is the CPU that they cost, which
+The workers live in up to forty processes on the machine of the server: `clients` is the CPU that they cost, which
 in a cluster is spent on other machines; `others` is what the rest of this machine did meanwhile: figures are good
 only where it is small. When all together have used up the machine, ticks come later than they
 are due (`done` falls below 100 %), and latencies say more of this machine than of Postgres.
@@ -25,7 +25,7 @@ from benchmarks._sleepers import Plan, Seen
 from benchmarks._stacks import Postgres, end_in_good_order, migrated, percentile, queue_jobs
 from core.db import Database
 
-PROCESSES = 8
+PROCESSES = 40  # threads of one process wait for its interpreter lock, which workers of a cluster do not share
 BACKLOG = 500
 TENANTS = 3
 WORKERS_A_SECOND = 15
