@@ -99,7 +99,7 @@ def counters(**values: int) -> SimpleNamespace:
 
 
 def test_a_line_of_the_rehearsal_is_rates_over_its_window() -> None:
-    plan = Plan("", 1.0, 30, 30, start_at=0.0, started_at=0.0, begin_at=0.0, end_at=10.0)
+    plan = Plan("", 1.0, 5.0, 10.0, 30, 30, start_at=0.0, started_at=0.0, begin_at=0.0, end_at=10.0)
     load = Load(None, connections=3, lock_waits=[0, 2], waits=Counter({"IO:WalSync": 3, "CPU": 1}))  # type: ignore[arg-type]
     before = Moment(0.0, 1.0, 0.0, counters())
     end = counters(xact_commit=40, wal_bytes=20_480, updates=10, hot_updates=5, points=600, deadlocks=0)

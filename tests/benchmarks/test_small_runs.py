@@ -30,7 +30,7 @@ def test_claimers_drain_a_queue_and_take_each_job_once(kind: str, request: pytes
 
 
 def test_a_rehearsal_of_two_workers_keeps_their_ticks(postgres_server: str) -> None:
-    given = Namespace(tick=0.2, points=6, job_ticks=5, settle=0.5, seconds=1.5)
+    given = Namespace(tick=0.2, heartbeat=5.0, reaper=10.0, points=6, job_ticks=5, settle=0.5, seconds=1.5)
 
     row, errors = rehearse(postgres_server, 2, given)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from core.spec import JobSpec
 from tests.worker.trainer.helpers import ListSink, digits_spec, order_for
 from worker.messages import LogLine, Thresholds
 from worker.trainer import causes
@@ -60,7 +61,7 @@ def test_where_the_population_is_between_both_the_farther_one_is_explained(
     monkeypatch.setattr(causes, "_of_the_running_average", lambda *_: [("too few updates", "")])
     monkeypatch.setattr(causes, "_of_the_batch", lambda *_: [("small batch", "")])
     run_of, measured = (
-        SimpleNamespace(order=SimpleNamespace(thresholds=Thresholds())),
+        SimpleNamespace(order=SimpleNamespace(thresholds=Thresholds()), spec=JobSpec.model_validate(digits_spec())),
         SimpleNamespace(estimator="pooled"),
     )
 
