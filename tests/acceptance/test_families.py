@@ -40,6 +40,9 @@ FAMILIES: list[tuple[dict[str, Any], dict[str, Any], float]] = [
 
 
 @pytest.mark.parametrize(
+    "stack", ["one machine", pytest.param("cluster", marks=pytest.mark.slow)], indirect=True, scope="module"
+)
+@pytest.mark.parametrize(
     ("network", "optimizer", "accuracy"),
     FAMILIES,
     ids=lambda part: part.get("family", "") if isinstance(part, dict) else "",
