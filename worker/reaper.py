@@ -4,6 +4,7 @@ import logging
 
 from sqlalchemy import Update
 
+from core.bell import ring
 from core.errors import Unavailable
 from core.queries import events, leases
 from worker.losses import loss_drafts
@@ -40,4 +41,6 @@ def _lose(node: Node, statement: Update, reason: str) -> list[str]:
         rows = connection.execute(statement).all()
         for row in rows:
             connection.execute(events.append(row.id, row.base, row.attempt, loss_drafts(row, reason)))
+    for needs_cuda in {row.needs_cuda for row in rows if row.state == "queued"}:
+        ring(node.settings, needs_cuda)  # else whoever is free would find them by a poll only
     return [row.id for row in rows]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from core.bell import ring
 from core.errors import Unavailable
 from core.queries import events, leases
 from worker import forkserver
@@ -270,6 +271,7 @@ def _write_ending(node: Node, claim: Claim, ledger: Ledger, ending: Ending) -> N
             ledger.put_back("paused", f"paused at step {ending.step}")
         case Stopped():
             ledger.put_back("queued", f"the worker is shutting down; back in the queue at step {ending.step}")
+            ring(node.settings, claim.row.needs_cuda)  # another node may be free
         case Unstarted():
             ledger.put_back("queued", ending.text, "warning")
         case GivenBack():

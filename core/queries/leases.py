@@ -204,7 +204,14 @@ def _lose(whose: ColumnElement[bool], attempts_without_progress: int, code: str)
             next_seq=jobs.c.next_seq + LOST_EVENTS,
             **NO_LEASE,
         )
-        .returning(jobs.c.id, jobs.c.attempt, jobs.c.state, jobs.c.error, (jobs.c.next_seq - LOST_EVENTS).label("base"))
+        .returning(
+            jobs.c.id,
+            jobs.c.attempt,
+            jobs.c.state,
+            jobs.c.error,
+            jobs.c.needs_cuda,
+            (jobs.c.next_seq - LOST_EVENTS).label("base"),
+        )
     )
 
 

@@ -279,7 +279,6 @@ def test_whichever_worker_is_killed_the_other_has_its_job_when_lease_and_reaper_
     golden = client.wait(client.submit(LONG), 120)
     chance = random.Random(20)
     within = sum(float(FAST[name]) for name in ("EVENKEEL_LEASE_SECONDS", "EVENKEEL_REAPER_SECONDS"))
-    poll = 5.0  # seconds, with a broker: where a bell goes to nobody
 
     while len(waits) < 20:
         with another_worker(cluster, tmp_path / f"second-{len(waits)}"):
@@ -298,4 +297,4 @@ def test_whichever_worker_is_killed_the_other_has_its_job_when_lease_and_reaper_
             same_as(client, client.wait(job.id, 120), golden)
 
     print(f"taken over after {min(waits):.1f} to {max(waits):.1f} s; lease and reaper: {within:g} s")
-    assert max(waits) < 1.5 * (within + poll)  # half more, for a machine that is busy
+    assert max(waits) < 2 * within  # twice, for a machine that is busy

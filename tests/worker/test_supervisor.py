@@ -11,6 +11,7 @@ import psutil
 import pytest
 from sqlalchemy import Connection, update
 
+from core.bell import hear, open_bell
 from core.db import Database
 from core.errors import Unavailable
 from core.queries import aliases, jobs, models
@@ -228,6 +229,23 @@ def test_the_reaper_takes_only_leases_that_have_expired(bench: Bench) -> None:
     bench.wait_for_step(job_id, 1)
 
     assert reaper.reap(bench.node) == []
+
+
+def test_the_reaper_rings_for_what_it_puts_back(bench: Bench) -> None:
+    job_id = bench.submit(LONG)
+    thread = bench.run_aside()
+    bench.wait_for_step(job_id, 1)
+    bell = open_bell(bench.node.settings.home)
+    with bench.node.database.write() as connection:
+        connection.execute(update(jobs_table).where(jobs_table.c.id == job_id).values(lease_expires_at=0))
+    hear(bell)
+
+    taken = reaper.reap(bench.node)
+
+    rings = hear(bell)
+    os.close(bell)
+    bench.finish(thread)
+    assert (taken, rings) == ([job_id], 1)
 
 
 def test_a_trainer_that_hangs_three_times_without_progress_fails_the_job(bench: Bench) -> None:
