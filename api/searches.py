@@ -19,7 +19,7 @@ from api.rounds import Outcome, Round, next_round
 from api.submission import go_on_from
 from core.bell import ring
 from core.db import Database
-from core.errors import EvenkeelError, SpecInvalid
+from core.errors import Conflict, EvenkeelError, SpecInvalid
 from core.identifiers import new_id
 from core.queries import checkpoints, comparisons
 from core.queries.metrics import value_of
@@ -64,7 +64,20 @@ def advance(database: Database, settings: Settings) -> list[str]:
     """Queues the next round of every search whose last is over; the ids of the comparisons that went on."""
     with database.read() as connection:
         open_ids = list(connection.execute(comparisons.searching()).scalars())
-    return [comparison_id for comparison_id in open_ids if _advance(database, comparison_id, settings)]
+    return [comparison_id for comparison_id in open_ids if _advanced(database, comparison_id, settings)]
+
+
+def _advanced(database: Database, comparison_id: str, settings: Settings) -> bool:
+    """One search that can not go on ends, and says why; it keeps no other from going on."""
+    try:
+        return _advance(database, comparison_id, settings)
+    except (SpecInvalid, Conflict) as error:
+        log.warning("the search of %s ends: %s", comparison_id, error.message)
+        with database.write() as connection:
+            plan = connection.execute(comparisons.held(comparison_id)).one().plan
+            ended = plan | {"search": plan["search"] | {"ended": error.message}}
+            connection.execute(comparisons.go_on(comparison_id, ended, searching=False))
+        return True
 
 
 def _advance(database: Database, comparison_id: str, settings: Settings) -> bool:
@@ -165,18 +178,7 @@ def _go_on(connection: Connection, step: _Step, found: Round) -> None:
             changes = {STEPS: found.steps, "name": source.name}
             spec, flops = forked(source.spec, changes, lineage, step.settings)
             row = dict(source._mapping)
-            kept = (
-                "tenant_id",
-                "comparison_id",
-                "variant",
-                "seed",
-                "name",
-                "family",
-                "metadata",
-                "priority",
-                "needs_cuda",
-            )
-            fresh = {name: row[name] for name in kept}
+            fresh = {name: row[name] for name in KEPT}
             fresh |= {"id": new_id("job"), "spec": spec.model_dump(mode="json"), "spec_sha256": spec.digest()}
             fresh |= {"steps": found.steps, "step": lineage.step, "flops_per_step": flops, "forked_from": source.id}
             rows.append(fresh)

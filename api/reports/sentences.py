@@ -54,6 +54,8 @@ def of_the_search(search: Mapping[str, Any] | None, plan: Mapping[str, Any], fig
         told.append(f"{len(trials) - len(here)} trials were left behind: their figures are of fewer steps.")
     if state["refused"]:
         told.append(f"{plural(len(state['refused']), 'trial')} could not be run: {state['refused'][0]['why']}")
+    if "ended" in state:
+        told.append(f"It ended before its budget was used, because its next round was refused: {state['ended']}")
     return [" ".join(told)]
 
 

@@ -251,3 +251,24 @@ def test_a_fork_of_a_search_keeps_its_checkpoint(service: Service, run: Callable
     with service.database.read() as connection:
         kept = [row.name for row in connection.execute(checkpoints.of_job(last["id"]))]
     assert any(name.startswith(f"checkpoints/{last['forked_from']['job_id']}/") for name in kept)
+
+
+def test_a_search_that_can_not_go_on_ends_with_the_reason_and_keeps_no_other_back(service: Service) -> None:
+    rate = {"optimizer.learning_rate": RANGES["optimizer.learning_rate"]}
+    halving = {"kind": "halving", "ranges": rate, "trials": 3, "rungs": 2}
+    tpe = {"kind": "tpe", "ranges": rate, "trials": 2, "first_trials": 1, "at_once": 1}
+    base = BASE | {"training": BASE["training"] | {"steps": 12}}
+    stuck = service.post("/v1/comparisons", {"base": BASE, "search": halving, "seeds": 1}, 201)
+    other = service.post("/v1/comparisons", {"base": base, "search": tpe, "seeds": 1}, 201)
+    while _waits(service):
+        service.run()
+    lowered = service.settings.model_copy(update={"maximum_steps": 20})
+
+    assert sorted(advance(service.database, lowered)) == sorted([stuck["id"], other["id"]])
+
+    assert advance(service.database, lowered) == []  # it is not tried again and again
+    assert service.get(f"/v1/comparisons/{stuck['id']}")["terminal"]
+    assert service.get(f"/v1/comparisons/{other['id']}")["members"]["queued"] == 1
+    told = report_of(service, stuck)["sentences"][0]
+    assert "It ended before its budget was used, because its next round was refused" in told
+    assert "20" in told
