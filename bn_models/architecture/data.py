@@ -45,7 +45,14 @@ def _of_the_rows(spec: JobSpec, has_statistics: bool) -> Iterator[FieldProblem]:
         message = f"is {batch_size}, and the training split has {rows} rows: {remedy}"
         yield FieldProblem("/training/batch_size", "larger_than_training_split", message)
     samples = spec.population.samples
-    if not has_statistics or samples is None or spec.population.estimator == "running_average":
+    if not has_statistics or samples is None:
+        return
+    if spec.population.estimator == "running_average":
+        message = (
+            f"is {samples}, and the estimator running_average is what training kept, which no samples are measured "
+            "for: leave it out, or use pooled, pooled_sequential or algorithm_2"
+        )
+        yield FieldProblem("/population/samples", "nothing_measured", message)
         return
     least = 2 if spec.population.estimator == "pooled_sequential" else max(2, batch_size)  # it knows no batches
     if samples < least:

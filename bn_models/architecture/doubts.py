@@ -27,6 +27,12 @@ def doubts(spec: JobSpec, layers: tuple[Layer, ...], placed: tuple[Placed, ...])
             "batch_norm is set, and no layer of the list takes it: write a layer normalization where it "
             "should stand, or set batch_norm to false"
         )
+    warmup, steps = spec.schedule.warmup_steps, spec.training.steps
+    if warmup > steps:
+        yield (
+            f"schedule.warmup_steps is {warmup}, and the training has {steps} steps: the learning rate ends at "
+            f"{steps / warmup:.3g} of optimizer.learning_rate; set it below {steps}"
+        )
     if not statistical(placed):
         return
     if spec.training.order.kind in CLASS_ORDERS:

@@ -76,6 +76,11 @@ REFUSALS = {
         "at least 2",
     ),
     "fewer population samples than a batch": (job(population={"samples": 59}), "/population/samples", "at least 60"),
+    "samples of a running average": (
+        job(population={"estimator": "running_average", "samples": 2000}),
+        "/population/samples",
+        "is 2000, and the estimator running_average is what training kept, which no samples are measured for: leave",
+    ),
     "vgg on a table": (job("wine", "vgg"), "/network/family", "family mlp"),
     "resnet on a table": (job("wine", "resnet"), "/network/family", "family mlp"),
     "inception on a table": (job("wine", "inception"), "/network/family", "family mlp"),
@@ -359,7 +364,13 @@ def test_an_estimator_without_batches_needs_no_whole_batch_of_samples():
 
 
 def test_running_average_needs_no_samples():
-    spec = job(population={"estimator": "running_average", "samples": 2})
+    spec = job(population={"estimator": "running_average"})
+
+    assert admit(spec, **LIMITS).warnings == ()
+
+
+def test_a_warm_up_may_take_all_of_the_training():
+    spec = job(schedule={"warmup_steps": 1000}, training={"steps": 1000})
 
     assert admit(spec, **LIMITS).warnings == ()
 
@@ -425,6 +436,10 @@ def test_the_plan_says_how_virtual_batches_divide_a_batch(size, groups):
         (job(training={"steps": 40}), "leave the running average"),
         (job(training={"batch_size": 7}), "batch statistics of fewer than 8"),
         (job(population={"samples": 2000}), "all are used"),
+        (
+            job(schedule={"warmup_steps": 4000}, training={"steps": 1000}),
+            "ends at 0.25 of optimizer.learning_rate; set it below 1000",
+        ),
     ],
 )
 def test_doubtful_choices_are_admitted_with_a_warning(spec, words):
