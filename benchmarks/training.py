@@ -13,7 +13,7 @@ network of 8 layers (batch 64):
   no batch norm       trainer, list, the same network without
   plain …             a careful loop on tensors in memory: channels-last or not, fused or foreach SGD
   DataLoader          the best of these with torch's DataLoader over tensors in memory
-  compiled            torch.compile, of the plain loop and of the trainer (--compile: minutes of g++)
+  compiled            torch.compile, of the plain loop and of the trainer (--compile: needs a C++ compiler, whose time is told and left out)
   Lightning, Ignite   where they are installed
   products            matrix products and convolutions alone: the limit
 
@@ -25,6 +25,7 @@ import copy
 import platform
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -70,15 +71,26 @@ def contenders(workload: Workload, data: Data, compiled: bool, folder: Path, sta
     )
     found["plain, DataLoader"] = plain(copy.deepcopy(network), endless(loader(data, size)), True, convolutions)
     if compiled:
-        found["plain, compiled"] = loop(True, convolutions, compile_it=True)
-        found["trainer, compiled"] = listed(training={"compile": True})
+        found["plain, compiled"] = warm("plain", lambda: loop(True, convolutions, compile_it=True))
+        found["trainer, compiled"] = warm("trainer", lambda: listed(training={"compile": True}))
     found |= peers(lambda: copy.deepcopy(network), loader(data, size))
     found["products"] = products(copy.deepcopy(network), next(in_memory(data, size, False)), convolutions)
     return found
 
 
+def warm(name: str, make: Callable[[], Contender]) -> Contender:
+    """Made and compiled, which is no part of its rate."""
+    began = time.perf_counter()
+    made = make()
+    made(1)
+    print(
+        f"compiled contender, {name}: {time.perf_counter() - began:.1f} s of compilation before its first round, left out"
+    )
+    return made
+
+
 def measure(found: dict[str, Contender], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Steps a second of each, a round at a time; the first round, which warms up and compiles, is left out."""
+    """Steps a second of each, a round at a time; the first round, which warms up, is left out."""
     rates: dict[str, list[float]] = {name: [] for name in found}
     for number in range(rounds + 1):
         for name, run in found.items():

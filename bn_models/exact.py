@@ -3,19 +3,79 @@
 For vectors and for channels-last maps that kernel keeps one running sum a channel: over 50,000 values
 (64 maps of 28×28) its variance is off by 1e-5, and with it outputs and gradients; a sum of gradients
 of one sign by 1e-5 too. Here the kernel gets the same memory as many more channels of few values each,
-runs, and float64 merges their moments (Chan, Golub & LeVeque 1979) and their sums.
+runs, and float64 merges their moments (Chan, Golub & LeVeque 1979) and their sums. What is done value by
+value sees the same wide rows, in half the time that rows of few channels take. What is one number a
+channel is numpy's, whose operations cost a third of torch's at that size.
 """
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+Channels = NDArray[np.float64]
+"""One number a channel, (C,)."""
+
 LONG_SUM = 128  # values a channel; up to here one running sum is as good
-LONGEST_RUN = 512  # of the moments: with a mean far from 0, longer runs lose digits
-LONGEST_RUN_OF_GRADIENTS = 1024
+SHORTEST_RUN, LONGEST_RUN = 64, 512  # with a mean far from 0, longer runs lose digits
 WIDE = 2048  # numbers; more of them side by side, with what is kept for each, leave a core's first cache
+UNSURE = 1e-9  # a variance below this share of the mean's square may be nothing but the rounding of a run's mean
+
+
+class Moments(NamedTuple):
+    """Of `n` values a channel: mean, biased variance, and 1 / sqrt(variance + eps)."""
+
+    mean: Channels
+    variance: Channels
+    inverse: Channels
+    n: int
+
+
+class Piece(NamedTuple):
+    """Values of every channel from number `start` on: `runs` runs of `run` values, which lie side by side."""
+
+    start: int
+    run: int
+    runs: int
+
+    def wide(self, x: Tensor) -> Tensor:
+        """(run, runs · C): the memory of x, which `has_long_sums`, or has its layout."""
+        width = self.runs * x.shape[1]
+        return x.as_strided((self.run, width), (width, 1), x.storage_offset() + self.start * x.shape[1])
+
+    def repeat(self, *values: Channels) -> tuple[Tensor, ...]:
+        """Of each, (runs · C) in float32: for each column of `wide` the number of its channel."""
+        repeated = np.empty((len(values), self.runs, len(values[0])), np.float32)
+        for position, one in enumerate(values):
+            repeated[position] = one
+        return torch.from_numpy(repeated.reshape(len(values), -1)).unbind()
+
+    def rows(self, columns: Tensor) -> NDArray[np.float32]:
+        """(runs, C), of what the kernel gives for each column of `wide`."""
+        found: NDArray[np.float32] = columns.numpy().reshape(self.runs, -1)
+        return found
+
+
+@cache
+def pieces(values: int, channels: int) -> tuple[Piece, ...]:
+    """How `values` numbers a channel are cut into runs: of one length, if there is one that divides them.
+
+    Short runs, or up to LONGEST_RUN where all the runs are wide together.
+    """
+    dividing = [run for run in range(SHORTEST_RUN, LONGEST_RUN + 1) if values % run == 0]
+    fitting = [run for run in dividing if values // run * channels <= WIDE]
+    if dividing:
+        run = fitting[0] if fitting else dividing[-1]
+        return (Piece(0, run, values // run),)
+    run = LONG_SUM
+    while 2 * run <= min(values, LONGEST_RUN) and values // run * channels > WIDE:
+        run *= 2
+    runs, rest = divmod(values, run)
+    return Piece(0, run, runs), Piece(runs * run, rest, 1)
 
 
 def has_long_sums(x: Tensor) -> bool:
@@ -29,128 +89,146 @@ def has_long_sums(x: Tensor) -> bool:
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def batch_norm(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, mean, biased variance) of Algorithm 1, in the layout of x; y is differentiable by x, gamma and beta."""
-    result: tuple[Tensor, Tensor, Tensor] = _Exact.apply(x, gamma, beta, eps)  # type: ignore[no-untyped-call]
+def batch_norm(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float) -> tuple[Tensor, Moments]:
+    """y of Algorithm 1 in the layout of x, differentiable by x, gamma and beta; and the moments of x."""
+    result: tuple[Tensor, Moments] = _Exact.apply(x, gamma, beta, eps)  # type: ignore[no-untyped-call]
     return result
 
 
-def normalized(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float) -> tuple[Tensor, ...]:
-    """(y, mean, biased variance, 1 / sqrt(variance + eps)), outside of autograd."""
-    exact_mean, exact_variance = moments(x)
-    mean, variance = exact_mean.float(), exact_variance.float()
-    y, _, _ = torch.native_batch_norm(x, gamma, beta, mean, variance, False, 0.0, eps)
-    return y, mean, variance, (exact_variance + eps).rsqrt_().float()
+def normalized(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float) -> tuple[Tensor, Moments]:
+    """`batch_norm` outside of autograd; none of the three requires a gradient."""
+    parts = pieces(x.numel() // x.shape[1], x.shape[1])
+    y = torch.empty_like(x)
+    with np.errstate(all="ignore"):  # what is not finite shows in the loss
+        mean, variance = _moments(x, parts)
+        inverse = 1.0 / np.sqrt(variance + eps)
+        scale = _single(inverse if gamma is None else inverse * gamma.numpy())
+        if not variance.all():
+            scale[variance == 0.0] = 0.0  # whose values are all the mean, to the bit
+        shift = -scale * mean if beta is None else beta.numpy() - scale * mean
+        for piece in parts:
+            slopes, constants = piece.repeat(scale, shift)
+            torch.addcmul(constants, piece.wide(x), slopes, out=piece.wide(y))
+    return y, Moments(mean, variance, inverse, x.numel() // x.shape[1])
 
 
 def derivatives(
-    gradient: Tensor, x: Tensor, gamma: Tensor | None, moments_of_x: tuple[Tensor, ...], eps: float, mask: list[bool]
+    gradient: Tensor, x: Tensor, gamma: Tensor | None, moments: Moments, learns_below: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """By x, gamma and beta (Ioffe & Szegedy 2015, section 3); `moments_of_x` are the last three of `normalized`.
+    """By x, float64 by gamma and by beta (Ioffe & Szegedy 2015, section 3).
 
     With n values a channel, x̂ the normalized ones and g the gradient: by beta Σ g, by gamma Σ g·x̂, by x
-    gamma/sqrt(variance + eps) · (g − Σg/n − x̂·Σ(g·x̂)/n). Of the three `mask` asks for some; the others mean nothing.
+    gamma/sqrt(variance + eps) · (g − Σg/n − x̂·Σ(g·x̂)/n), which means nothing unless something `learns_below`.
     """
-    mean, variance, inverse = moments_of_x
     gradient = gradient.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
-    by_gamma, by_beta = _sums(gradient, x, mean, inverse)
-    by_x = gradient
-    if mask[0]:
-        factor = inverse if gamma is None else inverse * gamma
-        share = -factor.double() / (x.numel() // x.shape[1])
-        slope, constant = (share * by_gamma).float(), (share * by_beta).float()
-        by_x, _, _ = torch.native_batch_norm(x, slope, constant, mean, variance, False, 0.0, eps)
-        by_x.addcmul_(gradient, factor.view(-1, *[1] * (x.dim() - 2)))
-    return by_x, by_gamma.float(), by_beta.float()
+    mean, _, inverse, n = moments
+    parts = pieces(n, x.shape[1])
+    by_x = torch.empty_like(x) if learns_below else gradient
+    with np.errstate(all="ignore"):
+        by_gamma, by_beta = _sums(gradient, x, moments, parts)
+        if learns_below:
+            factor = inverse if gamma is None else inverse * gamma.numpy()
+            share = factor * (-1.0 / n)
+            slope = _single(share * inverse * by_gamma)
+            constant = share * by_beta - slope * mean
+            for piece in parts:
+                slopes, constants, factors = piece.repeat(slope, constant, factor)
+                part = piece.wide(by_x)
+                torch.addcmul(constants, piece.wide(x), slopes, out=part)
+                part.addcmul_(piece.wide(gradient), factors)
+    return by_x, torch.from_numpy(by_gamma), torch.from_numpy(by_beta)
 
 
-@torch.no_grad()
-def move(running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, n: int, factor: float) -> None:
-    """The running average takes in the moments of a batch of `n` values a channel, its variance unbiased."""
-    running_mean.lerp_(mean, factor)
-    running_var.lerp_(variance * (n / (n - 1)), factor)
+def move(running_mean: Tensor, running_var: Tensor, moments: Moments, factor: float) -> None:
+    """The running average takes in the moments of a batch, its variance unbiased."""
+    mean, variance, _, n = moments
+    running_mean.lerp_(torch.from_numpy(mean.astype(np.float32)), factor)
+    running_var.lerp_(torch.from_numpy((variance * (n / (n - 1))).astype(np.float32)), factor)
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel, float64 (C,)."""
-    channels = x.shape[1]
-    values = _rows(x)
-    run = _run(len(values), channels, LONGEST_RUN)
-    runs = len(values) // run
-    means, variances = _of_columns(values[: runs * run].view(run, runs * channels))
-    means, variances = means.view(runs, channels), variances.view(runs, channels)
-    mean = means.mean(0)
-    variance = variances.mean(0) + (means - mean).square_().mean(0)
-    if runs * run == len(values):
-        return mean, variance
-    share = 1.0 - runs * run / len(values)
-    last_mean, last_variance = _of_columns(values[runs * run :])
-    difference = last_mean - mean
-    variance = variance.lerp(last_variance, share) + difference.square() * (share * (1.0 - share))
-    return mean.add_(difference, alpha=share), variance
+def moments(x: Tensor) -> tuple[Channels, Channels]:
+    """Mean and biased variance of each channel."""
+    with np.errstate(all="ignore"):
+        return _moments(x, pieces(x.numel() // x.shape[1], x.shape[1]))
 
 
-def _of_columns(values: Tensor) -> tuple[Tensor, Tensor]:
-    mean, variance = torch.batch_norm_update_stats(values, None, None, 0.0)
-    return mean.double(), variance.double()
+def _moments(x: Tensor, parts: tuple[Piece, ...]) -> tuple[Channels, Channels]:
+    mean, variance = _of_piece(parts[0], x)
+    seen = parts[0].run * parts[0].runs
+    for piece in parts[1:]:
+        seen += piece.run * piece.runs
+        share = piece.run * piece.runs / seen
+        its_mean, its_variance = _of_piece(piece, x)
+        difference = its_mean - mean
+        mean = mean + share * difference
+        variance = variance + share * (its_variance - variance + (1.0 - share) * difference * difference)
+    unsure = variance < UNSURE * mean * mean
+    if unsure.any():
+        _measure_again(x, unsure & (variance > 0.0), mean, variance)
+    return mean, variance
 
 
-def _sums(gradient: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ g·x̂ and Σ g of each channel, float64 (C,)."""
-    channels = x.shape[1]
-    gradients, values = _rows(gradient), _rows(x)
-    run = _run(len(values), channels, LONGEST_RUN_OF_GRADIENTS)
-    full = len(values) // run * run
-    by_gamma, by_beta = _sums_of_runs(gradients[:full], values[:full], run, mean, inverse)
-    if full < len(values):
-        rest = _sums_of_runs(gradients[full:], values[full:], len(values) - full, mean, inverse)
-        by_gamma, by_beta = by_gamma + rest[0], by_beta + rest[1]
+def _of_piece(piece: Piece, x: Tensor) -> tuple[Channels, Channels]:
+    """Mean and biased variance of its runs together."""
+    means, variances = (piece.rows(one) for one in torch.batch_norm_update_stats(piece.wide(x), None, None, 0.0))
+    mean = _mean(means)
+    between = means - mean
+    between *= between
+    between += variances
+    return mean, _mean(between)
+
+
+def _mean(rows: NDArray[Any]) -> Channels:
+    sums: Channels = np.add.reduce(rows, 0, np.float64)
+    sums /= len(rows)
+    return sums
+
+
+def _measure_again(x: Tensor, chosen: NDArray[np.bool_], mean: Channels, variance: Channels) -> None:
+    """In float64 value by value, which leaves a channel of one value that mean, and no variance."""
+    values = x[:, torch.from_numpy(chosen)].double()
+    if len(values[0]):
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        variance[chosen], mean[chosen] = (one.numpy() for one in torch.var_mean(values, dim=axes, correction=0))
+
+
+def _sums(gradient: Tensor, x: Tensor, moments: Moments, parts: tuple[Piece, ...]) -> tuple[Channels, Channels]:
+    """Σ g·x̂ and Σ g of each channel."""
+    by_gamma, by_beta = np.zeros_like(moments.mean), np.zeros_like(moments.mean)
+    for piece in parts:
+        mean, inverse = piece.repeat(moments.mean, moments.inverse)
+        _, products, sums = torch.ops.aten.native_batch_norm_backward.default(
+            piece.wide(gradient), piece.wide(x), None, None, None, mean, inverse, True, 0.0, [False, True, True]
+        )
+        by_gamma += np.add.reduce(piece.rows(products), 0, np.float64)
+        by_beta += np.add.reduce(piece.rows(sums), 0, np.float64)
     return by_gamma, by_beta
 
 
-def _sums_of_runs(gradients: Tensor, values: Tensor, run: int, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    """Of rows (runs · run, C), whose runs lie side by side for the kernel."""
-    runs, channels = len(values) // run, len(mean)
-    gradients, values = (part.view(run, runs * channels) for part in (gradients, values))
-    mean, inverse = mean.repeat(runs), inverse.repeat(runs)
-    _, by_gamma, by_beta = torch.ops.aten.native_batch_norm_backward.default(
-        gradients, values, None, None, None, mean, inverse, True, 0.0, [False, True, True]
-    )
-    by_gamma, by_beta = (sums.view(runs, channels).sum(0, dtype=torch.float64) for sums in (by_gamma, by_beta))
-    return by_gamma, by_beta
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(N, C) or (N, C, H, W) as (values a channel, C): a view, if x has long sums."""
-    return x if x.dim() == 2 else x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _run(values: int, channels: int, longest: int) -> int:
-    """How many values are added one after another: few, or up to `longest` where all the runs are wide together."""
-    run = LONG_SUM
-    while 2 * run <= min(values, longest) and values // run * channels > WIDE:
-        run *= 2
-    return run
+def _single(values: Channels) -> Channels:
+    """Rounded to float32, so that what is computed from them fits what the values are multiplied with."""
+    return values.astype(np.float32).astype(np.float64)
 
 
 class _Exact(torch.autograd.Function):
-    """No gradient flows through mean and variance, which are given for the running average."""
+    """No gradient flows through the moments, which are given for the running average."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        y, mean, variance, inverse = normalized(x, gamma, beta, eps)
-        ctx.save_for_backward(x, gamma, mean, variance, inverse)
-        ctx.beta, ctx.eps = beta is not None, eps
-        ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
+    def forward(ctx: Any, x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float) -> tuple[Tensor, Moments]:
+        gamma, beta = (None if one is None else one.detach() for one in (gamma, beta))
+        y, moments = normalized(x, gamma, beta, eps)
+        ctx.save_for_backward(x, gamma)
+        ctx.moments, ctx.beta = moments, beta is not None
+        return y, moments
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, gamma, *moments_of_x = ctx.saved_tensors
-        mask = [ctx.needs_input_grad[0], gamma is not None, ctx.beta]
-        found = derivatives(gradients[0], x, gamma, tuple(moments_of_x), ctx.eps, mask)
-        by_x, by_gamma, by_beta = (one if asked else None for one, asked in zip(found, mask, strict=True))
-        return by_x, by_gamma, by_beta, None
+        x, gamma = ctx.saved_tensors
+        by_x, by_gamma, by_beta = derivatives(gradients[0], x, gamma, ctx.moments, ctx.needs_input_grad[0])
+        return (
+            by_x if ctx.needs_input_grad[0] else None,
+            None if gamma is None else by_gamma.float(),
+            by_beta.float() if ctx.beta else None,
+            None,
+        )

@@ -139,8 +139,8 @@ class BatchNorm(Statistical):
         mean, variance = self.running_mean, self.running_var
         if not exact.has_long_sums(x):
             return functional.batch_norm(x, mean, variance, self.gamma, self.beta, True, self._factor(), self.eps)
-        y, of_batch, biased = exact.batch_norm(x, self.gamma, self.beta, self.eps)
-        exact.move(mean, variance, of_batch, biased, x.numel() // x.shape[1], self._factor())
+        y, moments = exact.batch_norm(x, self.gamma, self.beta, self.eps)
+        exact.move(mean, variance, moments, self._factor())
         return y
 
     def _by_batch(self, x: Tensor) -> Tensor:

@@ -165,7 +165,8 @@ def _columns(x: Tensor) -> Tensor:
 
 def _moments(x: Tensor, columns: Tensor) -> Moments:
     if x.dim() != 3 and exact.has_long_sums(x):
-        return Moments(*exact.moments(x), len(columns))
+        mean, variance = (torch.from_numpy(one) for one in exact.moments(x))
+        return Moments(mean, variance, len(columns))
     variance, mean = torch.var_mean(columns.double(), dim=0, correction=0)
     return Moments(mean, variance, len(columns))
 

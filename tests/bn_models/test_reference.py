@@ -108,6 +108,25 @@ def test_long_sums_stay_within_the_rounding_that_torchs_kernel_leaves(shape, mea
     check_forward_and_gradients(Case(x, gradient, np.linspace(0.5, 2, shape[1], dtype=np.float32), None))
 
 
+@pytest.mark.parametrize("constant", [1.0, -0.1, 3.3e4, 0.0])
+@pytest.mark.parametrize("shape", [(4096, 3), (1031, 3), (5000, 3, 1, 1), (64, 3, 28, 28)])
+def test_a_channel_of_one_value_has_no_variance_and_is_normalized_to_beta(shape, constant):
+    random = np.random.default_rng(5)
+    x, gradient = (tensor(random.normal(size=shape).astype(np.float32), torch.channels_last) for _ in range(2))
+    x[:, 1] = constant
+    layer = BatchNorm(3, BatchOptions(initial_beta=0.7, momentum=1.0))
+
+    y = layer(x.requires_grad_())
+    y.backward(gradient)
+
+    assert exact.has_long_sums(x)
+    assert torch.equal(y[:, 1], torch.full_like(y[:, 1], 0.7))
+    assert (layer.running_mean[1], layer.running_var[1]) == (torch.tensor(constant), 0.0)
+    assert layer.gamma.grad[1] == 0.0
+    expected = (gradient[:, 1].double() - gradient[:, 1].double().mean()) / 1e-5**0.5
+    torch.testing.assert_close(x.grad[:, 1].double(), expected, rtol=1e-5, atol=1e-4)
+
+
 @settings(deadline=None, max_examples=15)
 @given(cases())
 def test_a_pass_over_many_batches_normalizes_each_by_its_own_moments(case):

@@ -102,33 +102,33 @@ class BatchNormPart:
         self._gamma = None if module.gamma is None else _parameter(module, "gamma")
         self._beta = None if module.beta is None else _parameter(module, "beta")
         self._mask = [learns_below, self._gamma is not None, self._beta is not None]
-        self._x, self._long = _NOTHING, False
-        self._moments: list[Tensor] = []
+        self._x = _NOTHING
+        self._long: exact.Moments | None = None
+        self._short: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
         module, gamma, beta = self._module, self._gamma, self._beta
         module.updates += 1
         mean, variance = module.running_mean, module.running_var
         weights = None if gamma is None else gamma[0], None if beta is None else beta[0]
-        self._x, self._long = x, exact.has_long_sums(x)
-        if self._long:
-            y, *self._moments = exact.normalized(x, *weights, self._eps)
-            of_batch, biased, _ = self._moments
-            exact.move(mean, variance, of_batch, biased, x.numel() // x.shape[1], self._factor)
+        self._x, self._long = x, None
+        if exact.has_long_sums(x):
+            y, self._long = exact.normalized(x, *weights, self._eps)
+            exact.move(mean, variance, self._long, self._factor)
         else:
-            y, *self._moments = torch.native_batch_norm(x, *weights, mean, variance, True, self._factor, self._eps)
+            y, *self._short = torch.native_batch_norm(x, *weights, mean, variance, True, self._factor, self._eps)
         return y
 
     def backward(self, gradient: Tensor) -> Tensor:
         x, self._x = self._x, _NOTHING
         module, mask = self._module, self._mask
         gamma = None if self._gamma is None else self._gamma[0]
-        if self._long:
-            found = exact.derivatives(gradient, x, gamma, tuple(self._moments), self._eps, mask)
+        if self._long is not None:
+            found = exact.derivatives(gradient, x, gamma, self._long, mask[0])
         else:
             mean, variance = module.running_mean, module.running_var
             found = _aten.native_batch_norm_backward.default(
-                gradient, x, gamma, mean, variance, *self._moments, True, self._eps, mask
+                gradient, x, gamma, mean, variance, *self._short, True, self._eps, mask
             )
         if self._gamma is not None:
             self._gamma[1].copy_(found[1])
