@@ -13,7 +13,7 @@ network of 8 layers (batch 64):
   no batch norm       trainer, list, the same network without
   plain …             a careful loop on tensors in memory: channels-last or not, fused or foreach SGD
   DataLoader          the best of these with torch's DataLoader over tensors in memory
-  compiled            torch.compile, of the plain loop and of the trainer (--compile: needs a C++ compiler, whose time is told and left out)
+  compiled            torch.compile, of the plain loop and of the trainer (--compile); the compilation is left out
   Lightning, Ignite   where they are installed
   products            matrix products and convolutions alone: the limit
 
@@ -83,9 +83,7 @@ def warm(name: str, make: Callable[[], Contender]) -> Contender:
     began = time.perf_counter()
     made = make()
     made(1)
-    print(
-        f"compiled contender, {name}: {time.perf_counter() - began:.1f} s of compilation before its first round, left out"
-    )
+    print(f"{name}, compiled: {time.perf_counter() - began:.1f} s until its first step is done, left out")
     return made
 
 

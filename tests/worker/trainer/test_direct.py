@@ -185,6 +185,7 @@ def test_so_have_fifty_steps_on_images(layers: tuple[Layer, ...], optimizer: dic
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # 40 s of one processor, which other work may share
 @settings(max_examples=300, deadline=None)
 @given(layers=image_lists(), optimizer=st.sampled_from(OPTIMIZERS), channels=st.sampled_from([1, 3]))
 def test_so_have_fifty_steps_on_images_of_any_list(layers: tuple[Layer, ...], optimizer: dict[str, Any], channels: int):
@@ -192,6 +193,7 @@ def test_so_have_fifty_steps_on_images_of_any_list(layers: tuple[Layer, ...], op
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @settings(max_examples=600, deadline=None)
 @given(
     layers=lists(),
