@@ -136,16 +136,35 @@ def test_measuring_leaves_modes_and_running_averages_as_they_were(make_network, 
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
-def test_modes_and_layers_are_restored_when_the_data_raises(make_network):
-    network = make_network("mlp", dropout=0.5)
-    network.get_submodule("hidden1.batch_norm").eval()
-    modes = [module.training for module in network.modules()]
+def everything_of(network):
+    """Modes, hooks, substitutes, momenta, counts and state: what a pass over data might leave changed."""
+    for module in network.modules():
+        hooks = [dict(value) for name, value in vars(module).items() if name.endswith("_hooks")]
+        yield module.training, hooks
+    for layer in normalizations(network).values():
+        yield layer.substitute, layer.momentum, layer.eps, layer.updates, layer.frozen
+    yield from ([name, value.tolist()] for name, value in network.state_dict().items())
 
-    with pytest.raises(RuntimeError):
-        measure(network, torch.zeros(20, 999), PopulationSpec(), 8, seed=0)
 
-    assert [module.training for module in network.modules()] == modes
-    assert all(layer.substitute is None for layer in normalizations(network).values())
+@pytest.mark.parametrize("estimator", ["pooled", "algorithm_2", "pooled_sequential"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_modes_hooks_and_momenta_are_restored_when_the_data_raises(make_network, rows, family, estimator, monkeypatch):
+    monkeypatch.setattr(networks, "CPU_CHUNK_ELEMENTS", 1)  # so that the data comes in many pieces
+    network = make_network(family, dropout=0.5, batch_norm=BatchNormSpec(momentum=0.3))
+    next(iter(normalizations(network).values())).eval()
+    network.register_forward_hook(lambda module, inputs, output: None)
+    before, pieces = list(everything_of(network)), []
+
+    def third_fails(piece):
+        pieces.append(piece)
+        if len(pieces) == 3:
+            raise OSError("the data is gone")
+        return piece
+
+    with pytest.raises(OSError, match="gone"):
+        measure(network, rows(network, 40), PopulationSpec(estimator=estimator), 4, seed=0, scale=third_fails)
+
+    assert list(everything_of(network)) == before
 
 
 @pytest.mark.parametrize("estimator", ["pooled", "algorithm_2", "running_average"])
