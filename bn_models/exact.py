@@ -27,12 +27,16 @@ UNSURE = 1e-9  # a variance below this share of the mean's square may be nothing
 
 
 class Moments(NamedTuple):
-    """Of `n` values a channel: mean, biased variance, and 1 / sqrt(variance + eps)."""
+    """Of `n` values a channel: mean, biased variance, and 1 / sqrt(variance + eps).
+
+    `columns` are the means again, for each piece one tensor that fits its `wide` rows.
+    """
 
     mean: Channels
     variance: Channels
     inverse: Channels
     n: int
+    columns: tuple[Tensor, ...]
 
 
 class Piece(NamedTuple):
@@ -97,62 +101,68 @@ def batch_norm(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float)
 
 def normalized(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float) -> tuple[Tensor, Moments]:
     """`batch_norm` outside of autograd; none of the three requires a gradient."""
-    parts = pieces(x.numel() // x.shape[1], x.shape[1])
     y = torch.empty_like(x)
+    n = x.numel() // x.shape[1]
+    parts, columns = pieces(n, x.shape[1]), []
     with np.errstate(all="ignore"):  # what is not finite shows in the loss
-        mean, variance = _moments(x, parts)
+        mean, variance, constant = _moments(x, parts)
         inverse = 1.0 / np.sqrt(variance + eps)
-        scale = _single(inverse if gamma is None else inverse * gamma.numpy())
-        if not variance.all():
-            scale[variance == 0.0] = 0.0  # whose values are all the mean, to the bit
+        # Rounded here, so that the shift fits what the values are multiplied with.
+        scale = (inverse if gamma is None else inverse * gamma.numpy()).astype(np.float32)
+        if constant is not None:
+            scale[constant] = 0.0  # whose values are all the mean, to the bit
         shift = -scale * mean if beta is None else beta.numpy() - scale * mean
         for piece in parts:
-            slopes, constants = piece.repeat(scale, shift)
-            torch.addcmul(constants, piece.wide(x), slopes, out=piece.wide(y))
-    return y, Moments(mean, variance, inverse, x.numel() // x.shape[1])
+            scales, shifts, means = piece.repeat(scale, shift, mean)
+            torch.addcmul(shifts, piece.wide(x), scales, out=piece.wide(y))
+            columns.append(means)
+    return y, Moments(mean, variance, inverse, n, tuple(columns))
 
 
 def derivatives(
-    gradient: Tensor, x: Tensor, gamma: Tensor | None, moments: Moments, learns_below: bool
+    gradient: Tensor, x: Tensor, gamma: Tensor | None, moments: Moments, learns_below: bool, over: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """By x, float64 by gamma and by beta (Ioffe & Szegedy 2015, section 3).
 
     With n values a channel, x̂ the normalized ones and g the gradient: by beta Σ g, by gamma Σ g·x̂, by x
     gamma/sqrt(variance + eps) · (g − Σg/n − x̂·Σ(g·x̂)/n), which means nothing unless something `learns_below`.
+    `over`: it may be written over the gradient.
     """
+    given = gradient
     gradient = gradient.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
-    mean, _, inverse, n = moments
-    parts = pieces(n, x.shape[1])
-    by_x = torch.empty_like(x) if learns_below else gradient
+    parts = pieces(moments.n, x.shape[1])
+    by_x = gradient if over or gradient is not given or not learns_below else torch.empty_like(gradient)
     with np.errstate(all="ignore"):
         by_gamma, by_beta = _sums(gradient, x, moments, parts)
         if learns_below:
-            factor = inverse if gamma is None else inverse * gamma.numpy()
-            share = factor * (-1.0 / n)
-            slope = _single(share * inverse * by_gamma)
-            constant = share * by_beta - slope * mean
+            factor = moments.inverse if gamma is None else moments.inverse * gamma.numpy()
+            share = factor * (-1.0 / moments.n)
+            slope = (share * moments.inverse * by_gamma).astype(np.float32)
+            constant = share * by_beta - slope * moments.mean
             for piece in parts:
-                slopes, constants, factors = piece.repeat(slope, constant, factor)
+                factors, slopes, constants = piece.repeat(factor, slope, constant)
                 part = piece.wide(by_x)
-                torch.addcmul(constants, piece.wide(x), slopes, out=part)
-                part.addcmul_(piece.wide(gradient), factors)
+                torch.addcmul(constants, piece.wide(gradient), factors, out=part)
+                part.addcmul_(piece.wide(x), slopes)
     return by_x, torch.from_numpy(by_gamma), torch.from_numpy(by_beta)
 
 
 def move(running_mean: Tensor, running_var: Tensor, moments: Moments, factor: float) -> None:
     """The running average takes in the moments of a batch, its variance unbiased."""
-    mean, variance, _, n = moments
-    running_mean.lerp_(torch.from_numpy(mean.astype(np.float32)), factor)
-    running_var.lerp_(torch.from_numpy((variance * (n / (n - 1))).astype(np.float32)), factor)
+    unbiased = moments.variance * (moments.n / (moments.n - 1))
+    running_mean.lerp_(torch.from_numpy(moments.mean.astype(np.float32)), factor)
+    running_var.lerp_(torch.from_numpy(unbiased.astype(np.float32)), factor)
 
 
 def moments(x: Tensor) -> tuple[Channels, Channels]:
     """Mean and biased variance of each channel."""
     with np.errstate(all="ignore"):
-        return _moments(x, pieces(x.numel() // x.shape[1], x.shape[1]))
+        mean, variance, _ = _moments(x, pieces(x.numel() // x.shape[1], x.shape[1]))
+    return mean, variance
 
 
-def _moments(x: Tensor, parts: tuple[Piece, ...]) -> tuple[Channels, Channels]:
+def _moments(x: Tensor, parts: tuple[Piece, ...]) -> tuple[Channels, Channels, NDArray[np.bool_] | None]:
+    """Mean and variance, and which channels have one value only, if there are any."""
     mean, variance = _of_piece(parts[0], x)
     seen = parts[0].run * parts[0].runs
     for piece in parts[1:]:
@@ -162,19 +172,21 @@ def _moments(x: Tensor, parts: tuple[Piece, ...]) -> tuple[Channels, Channels]:
         difference = its_mean - mean
         mean = mean + share * difference
         variance = variance + share * (its_variance - variance + (1.0 - share) * difference * difference)
-    unsure = variance < UNSURE * mean * mean
-    if unsure.any():
-        _measure_again(x, unsure & (variance > 0.0), mean, variance)
-    return mean, variance
+    unsure = variance <= UNSURE * mean * mean
+    if not unsure.any():
+        return mean, variance, None
+    _measure_again(x, unsure & (variance > 0.0), mean, variance)
+    return mean, variance, variance == 0.0
 
 
 def _of_piece(piece: Piece, x: Tensor) -> tuple[Channels, Channels]:
     """Mean and biased variance of its runs together."""
-    means, variances = (piece.rows(one) for one in torch.batch_norm_update_stats(piece.wide(x), None, None, 0.0))
-    mean = _mean(means)
-    between = means - mean
+    means, variances = torch.batch_norm_update_stats(piece.wide(x), None, None, 0.0)
+    rows = piece.rows(means)
+    mean = _mean(rows)
+    between = rows - mean
     between *= between
-    between += variances
+    between += piece.rows(variances)
     return mean, _mean(between)
 
 
@@ -194,20 +206,25 @@ def _measure_again(x: Tensor, chosen: NDArray[np.bool_], mean: Channels, varianc
 
 def _sums(gradient: Tensor, x: Tensor, moments: Moments, parts: tuple[Piece, ...]) -> tuple[Channels, Channels]:
     """Σ g·x̂ and Σ g of each channel."""
-    by_gamma, by_beta = np.zeros_like(moments.mean), np.zeros_like(moments.mean)
-    for piece in parts:
-        mean, inverse = piece.repeat(moments.mean, moments.inverse)
-        _, products, sums = torch.ops.aten.native_batch_norm_backward.default(
-            piece.wide(gradient), piece.wide(x), None, None, None, mean, inverse, True, 0.0, [False, True, True]
-        )
-        by_gamma += np.add.reduce(piece.rows(products), 0, np.float64)
-        by_beta += np.add.reduce(piece.rows(sums), 0, np.float64)
-    return by_gamma, by_beta
+    found = [_of_columns(piece, gradient, x, means) for piece, means in zip(parts, moments.columns, strict=True)]
+    by_gamma, by_beta = found[0]
+    for products, sums in found[1:]:
+        by_gamma, by_beta = by_gamma + products, by_beta + sums
+    return by_gamma * moments.inverse, by_beta
 
 
-def _single(values: Channels) -> Channels:
-    """Rounded to float32, so that what is computed from them fits what the values are multiplied with."""
-    return values.astype(np.float32).astype(np.float64)
+def _of_columns(piece: Piece, gradient: Tensor, x: Tensor, means: Tensor) -> tuple[Channels, Channels]:
+    """Σ g·(x − mean) and Σ g of each channel, over a piece."""
+    ones = _ones(len(means))
+    _, products, sums = torch.ops.aten.native_batch_norm_backward.default(
+        piece.wide(gradient), piece.wide(x), None, None, None, means, ones, True, 0.0, [False, True, True]
+    )
+    return np.add.reduce(piece.rows(products), 0, np.float64), np.add.reduce(piece.rows(sums), 0, np.float64)
+
+
+@cache
+def _ones(width: int) -> Tensor:
+    return torch.ones(width)
 
 
 class _Exact(torch.autograd.Function):
@@ -225,7 +242,7 @@ class _Exact(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, gamma = ctx.saved_tensors
-        by_x, by_gamma, by_beta = derivatives(gradients[0], x, gamma, ctx.moments, ctx.needs_input_grad[0])
+        by_x, by_gamma, by_beta = derivatives(gradients[0], x, gamma, ctx.moments, ctx.needs_input_grad[0], over=False)
         return (
             by_x if ctx.needs_input_grad[0] else None,
             None if gamma is None else by_gamma.float(),

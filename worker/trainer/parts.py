@@ -94,7 +94,7 @@ class Conv2dPart:
 
 
 class BatchNormPart:
-    """Moves the running average as its module does."""
+    """Moves the running average as its module does. `keeps_gradient`: what it gets in `backward` stays as it is."""
 
     def __init__(self, module: BatchNorm, learns_below: bool) -> None:
         self._module, self._eps = module, module.eps
@@ -102,6 +102,7 @@ class BatchNormPart:
         self._gamma = None if module.gamma is None else _parameter(module, "gamma")
         self._beta = None if module.beta is None else _parameter(module, "beta")
         self._mask = [learns_below, self._gamma is not None, self._beta is not None]
+        self.keeps_gradient = False
         self._x = _NOTHING
         self._long: exact.Moments | None = None
         self._short: list[Tensor] = []
@@ -124,7 +125,7 @@ class BatchNormPart:
         module, mask = self._module, self._mask
         gamma = None if self._gamma is None else self._gamma[0]
         if self._long is not None:
-            found = exact.derivatives(gradient, x, gamma, self._long, mask[0])
+            found = exact.derivatives(gradient, x, gamma, self._long, mask[0], over=not self.keeps_gradient)
         else:
             mean, variance = module.running_mean, module.running_var
             found = _aten.native_batch_norm_backward.default(
@@ -162,7 +163,10 @@ class ResidualPart:
 
     def __init__(self, body: tuple[Part, ...], shortcut: tuple[Part, ...]) -> None:
         self._body, self._shortcut = body, shortcut
-        self._keeps = isinstance(body[-1], LinearPart | Conv2dPart | BatchNormPart)  # what it gives and gets
+        last = body[-1]
+        self._keeps = isinstance(last, LinearPart | Conv2dPart | BatchNormPart)  # what it gives and gets
+        if isinstance(last, BatchNormPart):
+            last.keeps_gradient = True
 
     def forward(self, x: Tensor) -> Tensor:
         short = y = x
