@@ -40,7 +40,7 @@ class Moments(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Values of every channel from number `start` on: `runs` runs of `run` values, which lie side by side."""
+    """Of every channel the values from number `start` on, as `runs` runs of `run`; each takes every `runs`-th value."""
 
     start: int
     run: int
@@ -51,7 +51,7 @@ class Piece(NamedTuple):
         width = self.runs * x.shape[1]
         return x.as_strided((self.run, width), (width, 1), x.storage_offset() + self.start * x.shape[1])
 
-    def repeat(self, *values: Channels) -> tuple[Tensor, ...]:
+    def repeat(self, *values: NDArray[np.floating[Any]]) -> tuple[Tensor, ...]:
         """Of each, (runs · C) in float32: for each column of `wide` the number of its channel."""
         repeated = np.empty((len(values), self.runs, len(values[0])), np.float32)
         for position, one in enumerate(values):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from core.errors import JobFailed
@@ -61,7 +62,8 @@ def numerics(resources: ResourcesSpec, gpu: int | None = None) -> Iterator[torch
 def fingerprint(device: torch.device, spec: JobSpec) -> str:
     """What must be equal for a resumed run to give the same bits as an undisturbed one."""
     resources, training = spec.resources, spec.training
-    parts = [f"torch={torch.__version__}", f"threads={resources.threads}", f"capability={_capability()}"]
+    parts = [f"torch={torch.__version__}", f"numpy={np.__version__}"]  # which merges what long sums are made of
+    parts += [f"threads={resources.threads}", f"capability={_capability()}"]
     if channels_last(device, training):
         parts.append("layout=channels_last")
     if training.compile:
