@@ -22,6 +22,7 @@ from worker.trainer.parts import (
     BatchNormPart,
     Conv2dPart,
     FlattenPart,
+    GlobalAveragePart,
     LinearPart,
     MaxPoolPart,
     ModulePart,
@@ -134,6 +135,8 @@ def _part(network: Network, placed: Placed, rows: int, learns_below: bool, in_pl
             return FlattenPart()
         case spec.MaxPool2d() if isinstance(module, nn.MaxPool2d):
             return MaxPoolPart(module)
+        case spec.GlobalAveragePool2d():
+            return GlobalAveragePart()
         case spec.Residual():
             body, shortcut = (_sequence(network, branch, rows) for branch in placed.inside)
             return ResidualPart(body, shortcut)

@@ -158,6 +158,21 @@ class MaxPoolPart:
         return result
 
 
+class GlobalAveragePart:
+    """(N, C, H, W) → (N, C)."""
+
+    def __init__(self) -> None:
+        self._shape = torch.Size()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._shape = x.shape
+        return x.mean((-1, -2))
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        rows, channels, height, width = self._shape
+        return gradient.view(rows, channels, 1, 1).expand(self._shape) / (height * width)
+
+
 class ResidualPart:
     """body(x) + shortcut(x), under which something learns."""
 
