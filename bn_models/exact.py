@@ -26,6 +26,11 @@ WIDE = 2048  # numbers; more of them side by side, with what is kept for each, l
 UNSURE = 1e-9  # a variance below this share of the mean's square may be nothing but the rounding of a run's mean
 
 
+def unwarned() -> np.errstate:
+    """No warnings of numpy's: what is not finite shows in the loss. Once for a whole pass, for it costs 5 µs."""
+    return np.errstate(all="ignore")
+
+
 class Moments(NamedTuple):
     """Of `n` values a channel: mean, biased variance, and 1 / sqrt(variance + eps).
 
@@ -100,29 +105,28 @@ def batch_norm(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float)
 
 
 def normalized(x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float) -> tuple[Tensor, Moments]:
-    """`batch_norm` outside of autograd; none of the three requires a gradient."""
+    """`batch_norm` outside of autograd, for callers that are `unwarned`; none of the three requires a gradient."""
     y = torch.empty_like(x)
     n = x.numel() // x.shape[1]
     parts, columns = pieces(n, x.shape[1]), []
-    with np.errstate(all="ignore"):  # what is not finite shows in the loss
-        mean, variance, constant = _moments(x, parts)
-        inverse = 1.0 / np.sqrt(variance + eps)
-        # Rounded here, so that the shift fits what the values are multiplied with.
-        scale = (inverse if gamma is None else inverse * gamma.numpy()).astype(np.float32)
-        if constant is not None:
-            scale[constant] = 0.0  # whose values are all the mean, to the bit
-        shift = -scale * mean if beta is None else beta.numpy() - scale * mean
-        for piece in parts:
-            scales, shifts, means = piece.repeat(scale, shift, mean)
-            torch.addcmul(shifts, piece.wide(x), scales, out=piece.wide(y))
-            columns.append(means)
+    mean, variance, constant = _moments(x, parts)
+    inverse = 1.0 / np.sqrt(variance + eps)
+    # Rounded here, so that the shift fits what the values are multiplied with.
+    scale = (inverse if gamma is None else inverse * gamma.numpy()).astype(np.float32)
+    if constant is not None:
+        scale[constant] = 0.0  # whose values are all the mean, to the bit
+    shift = -scale * mean if beta is None else beta.numpy() - scale * mean
+    for piece in parts:
+        scales, shifts, means = piece.repeat(scale, shift, mean)
+        torch.addcmul(shifts, piece.wide(x), scales, out=piece.wide(y))
+        columns.append(means)
     return y, Moments(mean, variance, inverse, n, tuple(columns))
 
 
 def derivatives(
     gradient: Tensor, x: Tensor, gamma: Tensor | None, moments: Moments, learns_below: bool, over: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """By x, float64 by gamma and by beta (Ioffe & Szegedy 2015, section 3).
+    """By x, float64 by gamma and by beta (Ioffe & Szegedy 2015, section 3), for callers that are `unwarned`.
 
     With n values a channel, x̂ the normalized ones and g the gradient: by beta Σ g, by gamma Σ g·x̂, by x
     gamma/sqrt(variance + eps) · (g − Σg/n − x̂·Σ(g·x̂)/n), which means nothing unless something `learns_below`.
@@ -132,23 +136,22 @@ def derivatives(
     gradient = gradient.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
     parts = pieces(moments.n, x.shape[1])
     by_x = gradient if over or gradient is not given or not learns_below else torch.empty_like(gradient)
-    with np.errstate(all="ignore"):
-        by_gamma, by_beta = _sums(gradient, x, moments, parts)
-        if learns_below:
-            factor = moments.inverse if gamma is None else moments.inverse * gamma.numpy()
-            share = factor * (-1.0 / moments.n)
-            slope = (share * moments.inverse * by_gamma).astype(np.float32)
-            constant = share * by_beta - slope * moments.mean
-            for piece in parts:
-                factors, slopes, constants = piece.repeat(factor, slope, constant)
-                part = piece.wide(by_x)
-                torch.addcmul(constants, piece.wide(gradient), factors, out=part)
-                part.addcmul_(piece.wide(x), slopes)
+    by_gamma, by_beta = _sums(gradient, x, moments, parts)
+    if learns_below:
+        factor = moments.inverse if gamma is None else moments.inverse * gamma.numpy()
+        share = factor * (-1.0 / moments.n)
+        slope = (share * moments.inverse * by_gamma).astype(np.float32)
+        constant = share * by_beta - slope * moments.mean
+        for piece in parts:
+            factors, slopes, constants = piece.repeat(factor, slope, constant)
+            part = piece.wide(by_x)
+            torch.addcmul(constants, piece.wide(gradient), factors, out=part)
+            part.addcmul_(piece.wide(x), slopes)
     return by_x, torch.from_numpy(by_gamma), torch.from_numpy(by_beta)
 
 
 def move(running_mean: Tensor, running_var: Tensor, moments: Moments, factor: float) -> None:
-    """The running average takes in the moments of a batch, its variance unbiased."""
+    """The running average takes in the moments of a batch, its variance unbiased; for callers that are `unwarned`."""
     unbiased = moments.variance * (moments.n / (moments.n - 1))
     running_mean.lerp_(torch.from_numpy(moments.mean.astype(np.float32)), factor)
     running_var.lerp_(torch.from_numpy(unbiased.astype(np.float32)), factor)
@@ -156,7 +159,7 @@ def move(running_mean: Tensor, running_var: Tensor, moments: Moments, factor: fl
 
 def moments(x: Tensor) -> tuple[Channels, Channels]:
     """Mean and biased variance of each channel."""
-    with np.errstate(all="ignore"):
+    with unwarned():
         mean, variance, _ = _moments(x, pieces(x.numel() // x.shape[1], x.shape[1]))
     return mean, variance
 
@@ -173,7 +176,7 @@ def _moments(x: Tensor, parts: tuple[Piece, ...]) -> tuple[Channels, Channels, N
         mean = mean + share * difference
         variance = variance + share * (its_variance - variance + (1.0 - share) * difference * difference)
     unsure = variance <= UNSURE * mean * mean
-    if not unsure.any():
+    if not np.count_nonzero(unsure):  # a fifth of the time of `any`
         return mean, variance, None
     _measure_again(x, unsure & (variance > 0.0), mean, variance)
     return mean, variance, variance == 0.0
@@ -233,7 +236,8 @@ class _Exact(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float) -> tuple[Tensor, Moments]:
         gamma, beta = (None if one is None else one.detach() for one in (gamma, beta))
-        y, moments = normalized(x, gamma, beta, eps)
+        with unwarned():
+            y, moments = normalized(x, gamma, beta, eps)
         ctx.save_for_backward(x, gamma)
         ctx.moments, ctx.beta = moments, beta is not None
         return y, moments
@@ -242,7 +246,10 @@ class _Exact(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, gamma = ctx.saved_tensors
-        by_x, by_gamma, by_beta = derivatives(gradients[0], x, gamma, ctx.moments, ctx.needs_input_grad[0], over=False)
+        with unwarned():
+            by_x, by_gamma, by_beta = derivatives(
+                gradients[0], x, gamma, ctx.moments, ctx.needs_input_grad[0], over=False
+            )
         return (
             by_x if ctx.needs_input_grad[0] else None,
             None if gamma is None else by_gamma.float(),

@@ -128,6 +128,21 @@ def test_a_channel_of_one_value_has_no_variance_and_is_normalized_to_beta(shape,
     torch.testing.assert_close(x.grad[:, 1].double(), expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("wrong", [float("inf"), float("nan"), 3e38])
+def test_values_that_are_not_finite_spoil_their_channel_alone_and_warn_of_nothing(wrong):
+    x = torch.randn(4096, 3, generator=torch.Generator().manual_seed(0))
+    x[::7, 1] = wrong
+    layer, whole = BatchNorm(3, BatchOptions()), BatchNorm(2, BatchOptions())
+    found, expected = x.requires_grad_(), x.detach()[:, ::2].clone().requires_grad_()
+
+    for module, values in ((layer, found), (whole, expected)):
+        module(values).square().sum().backward()
+
+    torch.testing.assert_close(found.grad[:, ::2], expected.grad)
+    assert not torch.isfinite(layer.running_var[1])
+    assert torch.isfinite(layer.running_var[::2]).all()
+
+
 @settings(deadline=None, max_examples=15)
 @given(cases())
 def test_a_pass_over_many_batches_normalizes_each_by_its_own_moments(case):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bn_models.architecture import Placed
+from bn_models.exact import unwarned
 from bn_models.networks import Network
 from bn_models.normalization import BatchNorm
 from core.spec import JobSpec
@@ -87,8 +88,9 @@ class DirectPasses:
             self._parts_of[rows] = _parts(self._network, rows)
         self._parts = self._parts_of[rows]
         x = inputs
-        for part in self._parts:
-            x = part.forward(x)
+        with unwarned():
+            for part in self._parts:
+                x = part.forward(x)
         self.outputs = x
         plain = self._smoothing == 0.0 and targets.dtype == torch.int64
         self._head = CrossEntropy(x, targets) if plain else AnyLoss(x, targets, self._smoothing)
@@ -98,8 +100,9 @@ class DirectPasses:
     def backward(self) -> list[Tensor]:
         if self._head is not None:
             gradient = self._head.backward()
-            for part in reversed(self._parts[self._first :]):
-                gradient = part.backward(gradient)
+            with unwarned():
+                for part in reversed(self._parts[self._first :]):
+                    gradient = part.backward(gradient)
         return self._gradients
 
 
