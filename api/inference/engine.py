@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
@@ -15,6 +15,7 @@ from api.inference.batching import Batcher
 from api.inference.categories import Fields
 from api.inference.drift import drift_of
 from api.inference.lanes import Array, Lane
+from api.inference.layers import layer_drift_of
 from bn_models.receipt import available_providers, open_session
 from core.artifacts import ArtifactStore
 from core.errors import StorageFailed, Unavailable
@@ -22,7 +23,6 @@ from core.errors import StorageFailed, Unavailable
 ROWS_A_RUN = 64
 """Of a version whose receipt names no other number."""
 VersionKey = tuple[str, int]
-Watched = tuple[float, float]
 MOST_THREADS = 4
 WARM_UP_RUNS = 5
 WARM_UP_SECONDS = 0.5
@@ -36,6 +36,18 @@ UNUSABLE: tuple[type[Exception], ...] = (
     runtime.NotImplemented,
     runtime.RuntimeException,
 )
+
+
+class Watch(NamedTuple):
+    """The shares of the batches whose inputs, and whose layers, are compared with the training data, and from which
+    shift on one has drifted."""
+
+    inputs: float = 0.0
+    layers: float = 0.0
+    threshold: float = 1.0
+
+
+NOTHING = Watch()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,19 +106,20 @@ class Engine:
         memory_bytes: int,
         queue_rows: int,
         threads: int | None,
-        drift: Watched = (0.0, 1.0),
+        watch: Watch = NOTHING,
     ) -> None:
-        """`drift`: the share of the batches that is compared with the training data, and from which shift on."""
-        self._drift = drift
+        self._watch = watch
         self._artifacts = artifacts
         self._memory_bytes = memory_bytes
         self._loaded: OrderedDict[VersionKey, Lane] = OrderedDict()
         self._loading: dict[VersionKey, asyncio.Task[Lane]] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._watcher = ThreadPoolExecutor(1, thread_name_prefix="watch")
         self.batcher = Batcher(threads or min(MOST_THREADS, len(os.sched_getaffinity(0))), queue_rows)
 
     def close(self) -> None:
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        for beside in (self._loader, self._watcher):
+            beside.shutdown(wait=False, cancel_futures=True)
         self.batcher.close()
 
     def lanes(self) -> list[Lane]:
@@ -150,7 +163,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         lane = await loop.run_in_executor(self._loader, self._open, key, found, card)
         self._loaded[key] = lane
-        while len(self._loaded) > 1 and sum(held.model.bytes for held in self.lanes()) > self._memory_bytes:
+        while len(self._loaded) > 1 and sum(held.bytes for held in self.lanes()) > self._memory_bytes:
             self.unload(next(iter(self._loaded)))
         return lane
 
@@ -161,10 +174,18 @@ class Engine:
             model = served_model(self._artifacts.get(file["name"], file["sha256"]), card)
             seconds = warmed_up(model)
             lane = Lane(model, key, found.name, found.statistics_sha256, found.weights_sha256, *seconds)
-            lane.drift = drift_of(model, found.name, key[1], *self._drift)
+            self._watch_over(lane, found)
             return lane
         except UNUSABLE as error:
             raise Unavailable(f"version {key[1]} of model {found.name} can not be loaded: {error}") from error
+
+    def _watch_over(self, lane: Lane, found: "Found") -> None:
+        watch, card = self._watch, lane.model.card
+        lane.drift = drift_of(lane.model, lane.name, lane.version, watch.inputs, watch.threshold)
+        what = f"model {lane.name}, version {lane.version}"
+        lane.layers = layer_drift_of(
+            self._artifacts, found.artifacts, card, what, self._watcher, watch.layers, watch.threshold
+        )
 
 
 @dataclass(frozen=True)

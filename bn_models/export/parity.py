@@ -1,5 +1,6 @@
 """The parity receipt: the exported graph against the unfolded network in float64, on stored probe rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +94,8 @@ def reference(
 ) -> Reference:
     """What the graph has to answer to `probe_rows` (N, *input_shape); of a large network to the first of them."""
     rows = probe_rows[: probe_count(network)].astype(np.float32)
-    exact = _unfolded(network, statistics, scaling, rows, torch.float64)
-    single = _unfolded(network, statistics, scaling, rows, torch.float32)
+    exact = unfolded(network, statistics, scaling, rows, torch.float64)
+    single = unfolded(network, statistics, scaling, rows, torch.float32)
     if task == "regression":
         exact, single = output_scaling.apply(exact), output_scaling.apply(single)
     return Reference(rows, exact, _largest(single - exact), _largest(exact))
@@ -137,12 +138,20 @@ def compare(onnx_bytes: bytes, expected: Reference, threads: int = 1) -> ParityR
     return ParityReceipt(check(onnx_bytes, expected.rows, expected.outputs, expected.tolerance, threads), expected)
 
 
-def _unfolded(
-    network: Network, statistics: PopulationStatistics, scaling: InputScaling, rows: Array, dtype: torch.dtype
+def unfolded(
+    network: Network,
+    statistics: PopulationStatistics,
+    scaling: InputScaling,
+    rows: Array,
+    dtype: torch.dtype,
+    prepare: Callable[[Network], None] | None = None,
 ) -> Array:
-    """Outputs of a copy of the network, on the CPU in `dtype`, under population statistics; as float64."""
+    """Outputs of a copy of the network, on the CPU in `dtype`, under population statistics; as float64.
+    `prepare` gets the copy before it runs."""
     copy = Network(network.layers, network.input_shape).to(dtype)
     copy.load_state_dict(network.state_dict())
+    if prepare is not None:
+        prepare(copy)
     at_once = rows_at_once(copy, torch.device("cpu"))
     with torch.inference_mode(), using(copy, statistics):
         outputs: list[Array] = [

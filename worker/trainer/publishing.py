@@ -13,6 +13,7 @@ from bn_models.export import (
     ParityReceipt,
     Reference,
     receipt,
+    watching,
     weights_digest,
     write_onnx,
     write_safetensors,
@@ -56,7 +57,11 @@ def publish(
         "probe": _put(run, _probe(parity.reference), ".safetensors"),
     }
     serving = serving_options(run, onnx, artifacts, partial(_put, run))
-    card = _card(run, trained, digests, parity, artifacts) | {"serving": serving} | (lineage or {})
+    seen = watching(onnx, network, statistics, data.input_scaling, parity.reference, _watched(run))
+    if seen.layers:
+        artifacts["watch"] = _put(run, seen.fragment, ".onnx-part")
+    options = {"serving": serving, "watch": {"layers": [*map(asdict, seen.layers)], "left_out": seen.left_out}}
+    card = _card(run, trained, digests, parity, artifacts) | options | (lineage or {})
     artifacts["card"] = _put(run, canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
 
@@ -71,6 +76,11 @@ def _threads(run: Run) -> int:
     """Of the sessions that will serve it, for which its bits are proved."""
     serving = run.spec.publish.serving if run.spec.publish else None
     return serving.threads if serving else 1
+
+
+def _watched(run: Run) -> tuple[str, ...] | None:
+    serving = run.spec.publish.serving if run.spec.publish else None
+    return serving.watch if serving else None
 
 
 def _put(run: Run, content: bytes, suffix: str) -> Artifact:
