@@ -1,6 +1,7 @@
 """The models in memory: ONNX Runtime sessions by version, loaded once, warmed up, the least used leaving first."""
 
 import asyncio
+import logging
 import os
 import time
 from collections import OrderedDict
@@ -16,14 +17,19 @@ from api.inference.categories import Fields
 from api.inference.drift import drift_of
 from api.inference.lanes import Array, Lane
 from api.inference.layers import layer_drift_of
-from bn_models.receipt import available_providers, open_session
+from bn_models.receipt import CPU, CUDA, available_providers, open_session
 from core.artifacts import ArtifactStore
 from core.errors import StorageFailed, Unavailable
 
+logger = logging.getLogger(__name__)
 ROWS_A_RUN = 64
 """Of a version whose receipt names no other number."""
 VersionKey = tuple[str, int]
 MOST_THREADS = 4
+NO_CUDA = (
+    "it asks for provider cuda, and the ONNX Runtime here has none that works, so the CPU answers: install "
+    "onnxruntime-gpu in place of onnxruntime, with its CUDA libraries, or publish with provider cpu"
+)
 WARM_UP_RUNS = 5
 WARM_UP_SECONDS = 0.5
 """Full batches are tried at warm-up only where one of them takes no longer than this."""
@@ -65,9 +71,15 @@ class ServedModel:
     rows_a_run: int
     """Publishing proved that a row has the same bits alone and in company up to this many, fewer where inputs are
     large; where that proof failed, 1: padding to one size would not do, for bits can depend on a row's place too."""
-    padded: bool  # whether runs have this one size: what was proved on the CPU says little of another device
+    provider: str  # what computes it: cpu or cuda
+    remark: str | None  # why that is not what the version asks for, if so
     card: dict[str, Any]
     bytes: int
+
+    @property
+    def padded(self) -> bool:
+        """Whether runs have this one size: what was proved on the CPU says little of another device."""
+        return self.provider != "cpu"
 
     def run(self, chunk: Array) -> list[Array]:
         """All outputs for at most `rows_a_run` rows (n, *shape)."""
@@ -174,6 +186,8 @@ class Engine:
             model = served_model(self._artifacts.get(file["name"], file["sha256"]), card)
             seconds = warmed_up(model)
             lane = Lane(model, key, found.name, found.statistics_sha256, found.weights_sha256, *seconds)
+            if model.remark is not None:
+                logger.warning("version %d of model %s: %s", lane.version, lane.name, model.remark)
             self._watch_over(lane, found)
             return lane
         except UNUSABLE as error:
@@ -200,11 +214,12 @@ class Found:
 
 def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
     serving = card.get("serving") or {}
-    providers = _providers(serving)
+    wanted = serving.get("provider", "cpu")
     classification = card["task"] == "classification"
     receipt = card.get("receipt") or {}
     row_by_row = receipt.get("batch_invariant") is False or serving.get("quantization") is not None
-    session = open_session(content, receipt.get("threads", 1), providers)
+    session = open_session(content, receipt.get("threads", 1), _providers(wanted))
+    provider = "cuda" if CUDA in session.get_providers() else "cpu"
     outputs = {output.name: int(output.shape[-1]) for output in session.get_outputs()}
     return ServedModel(
         session=session,
@@ -216,15 +231,15 @@ def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
         fields=tuple(card["input"].get("fields") or ()),
         labels=tuple(map(str, card["labels"])) if classification else None,
         rows_a_run=1 if row_by_row else receipt.get("largest_batch", ROWS_A_RUN),
-        padded=len(providers) > 1,
+        provider=provider,
+        remark=None if wanted == provider else NO_CUDA,
         card=card,
         bytes=len(content),
     )
 
 
-def _providers(serving: dict[str, Any]) -> list[str]:
-    wanted = ["CUDAExecutionProvider"] if serving.get("provider") == "cuda" else []
-    return [*(name for name in wanted if name in available_providers()), "CPUExecutionProvider"]
+def _providers(wanted: str) -> tuple[str, ...]:
+    return (CUDA, *CPU) if wanted == "cuda" and CUDA in available_providers() else CPU
 
 
 def warmed_up(model: ServedModel) -> tuple[float, float]:

@@ -179,6 +179,8 @@ def _properties(lane: Lane) -> dict[str, str]:
         "weights_sha256": lane.weights_sha256,
         "folded": "true",
         "batch_invariance": dict(lane.headers)[b"evenkeel-batch-invariance"].decode(),
+        "execution_provider": lane.model.provider,
+        **({} if lane.model.remark is None else {"remark": lane.model.remark}),
     }
 
 
