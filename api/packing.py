@@ -100,4 +100,4 @@ async def _whole(start: Message, message: Message, accepted: bytes) -> tuple[Mes
         return start, message
     headers = [item for item in start["headers"] if item[0] != b"content-length"]
     length = (b"content-length", b"%d" % len(body))
-    return start | {"headers": [*headers, length, *told]}, message | {"body": body}
+    return {**start, "headers": [*headers, length, *told]}, {**message, "body": body}
