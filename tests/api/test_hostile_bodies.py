@@ -78,19 +78,21 @@ WORDS = st.sampled_from(["NaN", "Infinity", "-Infinity", "1e999", "1e39", '"x"',
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[bytes, dict[str, str]]:
     """A request that is right but for one or two things, as JSON or binary, and then perhaps cut or lengthened."""
+    name = draw(st.sampled_from(["input", "input", "length", "", "width"]))
+    copies = draw(st.sampled_from([1, 1, 1, 2, 4]))
     datatype = draw(st.sampled_from(["FP32", "FP64", "INT8", "BOOL", "BF16", "BYTES", "FP99"]))
     shape = json.dumps(draw(SHAPES))
     content = draw(st.sampled_from([np.arange(4, dtype="<f4").tobytes(), np.full(4, np.nan, "<f4").tobytes(), b""]))
     content += draw(st.binary(max_size=20))
     if draw(st.booleans()):
         data, tail = draw(st.one_of(NESTED, WORDS, st.just("[0.5, 1, 2, 3]"))), b""
-        tensor = f'{{"name": "input", "shape": {shape}, "datatype": "{datatype}", "data": {data}}}'
+        tensor = f'{{"name": "{name}", "shape": {shape}, "datatype": "{datatype}", "data": {data}}}'
     else:
         size = draw(st.one_of(st.just(len(content)), NUMBERS.filter(lambda value: value is not None)))
         parameters = f'{{"binary_data_size": {json.dumps(size)}}}'
         tail = content
-        tensor = f'{{"name": "input", "shape": {shape}, "datatype": "{datatype}", "parameters": {parameters}}}'
-    head = f'{{"inputs": [{tensor}]}}'.encode()
+        tensor = f'{{"name": "{name}", "shape": {shape}, "datatype": "{datatype}", "parameters": {parameters}}}'
+    head = f'{{"inputs": [{", ".join([tensor] * copies)}]}}'.encode()
     stated = draw(st.sampled_from([str(len(head)), None, "0", "-1", str(len(head) + 1), "9" * 30, "0x10", ""]))
     body = head + tail
     cut = draw(st.sampled_from([len(body), len(body) - 1, len(head), len(head) - 1, 1, 0]))
