@@ -32,7 +32,7 @@ from core.spec.layers import Layer
 
 Array = NDArray[np.float64]
 MEANS, SQUARES = WATCHED
-PROBE_ROWS = 16
+MOST_ROWS, FEWEST_ROWS = 16, 4
 AGREEMENT = 1e-3
 """Of a normalized value, relative beyond 1: a channel that the graph shows less exactly is not watched."""
 NOT_SHOWN = "its values do not occur in the frozen graph"
@@ -78,9 +78,9 @@ def watching(
     reference: Reference,
     chosen: tuple[str, ...] | None = None,
 ) -> Watching:
-    """The layers (`chosen`, or all) that the graph shows, proved channel by channel on probe rows against what the
-    unfolded network normalizes in float64."""
-    rows = reference.rows[:PROBE_ROWS]
+    """The layers (`chosen`, or all) that the graph shows, proved channel by channel on some probe rows (a quarter, as
+    the network is slow in float64) against what the unfolded network normalizes."""
+    rows = reference.rows[: min(MOST_ROWS, max(FEWEST_ROWS, len(reference.rows) // 4))]
     exact = _normalized(network, statistics, scaling, rows)
     wanted = [name for name in exact if chosen is None or name in chosen]
     shown = [view for view in _views(onnx_bytes, network, statistics) if view.name in wanted]
