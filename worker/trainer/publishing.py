@@ -56,7 +56,8 @@ def publish(
         "safetensors": _put(run, write_safetensors(network, statistics, metadata), ".safetensors"),
         "probe": _put(run, _probe(parity.reference), ".safetensors"),
     }
-    serving = serving_options(run, onnx, artifacts, partial(_put, run))
+    comparable = (lineage or {}).get("not_compared") is None
+    serving = serving_options(run, onnx, artifacts, partial(_put, run), comparable)
     seen = watching(onnx, network, statistics, data.input_scaling, parity.reference, _watched(run))
     if seen.layers:
         artifacts["watch"] = _put(run, seen.fragment, ".onnx-part")
