@@ -20,6 +20,7 @@ from api.reports.members import (
     served_value,
     steps_per_second,
 )
+from api.reports.observed import observed_of
 from api.reports.rates import stable_rates
 from api.reports.shapes import (
     Absent,
@@ -50,6 +51,7 @@ def figures_of(plan: Mapping[str, Any], members: Sequence[Member], confidence: f
         versus = None if variant["name"] == plan["baseline"] else _difference(here, baseline)
         also = {name: _beside(name, here, baseline, versus is None) for name in plan.get("also", ())}
         variants.append(_variant(variant, here, versus, also))
+    going = {name: [item for item in found if not is_diverged(item)] for name, found in by_variant.items()}
     ended = [member for member in members if member.outcome == "succeeded"]
     diverged = [member for member in members if is_diverged(member)]
     return Figures(
@@ -63,6 +65,7 @@ def figures_of(plan: Mapping[str, Any], members: Sequence[Member], confidence: f
         diverged=_absent(plan, diverged),
         missing=_absent(plan, [member for member in members if member not in ended and member not in diverged]),
         curves=[Curve(name, curve_of(found)) for name, found in by_variant.items()],
+        observed=observed_of(plan, going, {variant.name: variant.seeds for variant in variants}),
     )
 
 

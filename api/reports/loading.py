@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from api.reports.figures import figures_of, timing_of
 from api.reports.members import Member, Point
+from api.reports.observed import names_of
 from api.reports.sentences import headline, of_the_search, sentences
 from api.reports.shapes import MemberOfReport, Report
 from api.schemas.comparisons import outcome_of
@@ -29,7 +30,8 @@ def report_of(connection: Connection, row: Any) -> Report:
     metric: str = plan["metric"]
     score = metric.split("/")[-1]
     newest = {(job.variant, job.seed): job for job in connection.execute(comparisons.members(row.id))}
-    series = _series(connection.execute(comparisons.points(row.id, [metric, RATE])))
+    observed = names_of(plan)
+    series = _series(connection.execute(comparisons.points(row.id, [metric, RATE, *observed])))
     training = _series(connection.execute(comparisons.last_points(row.id, f"train/{score}", TRAINING_STEPS)))
     also: dict[str, dict[str, float]] = {}
     for job_id, name, value, nonfinite in connection.execute(comparisons.latest(row.id, plan.get("also", []))):
@@ -47,6 +49,7 @@ def report_of(connection: Connection, row: Any) -> Report:
             training=tuple(training.get((job.id, f"train/{score}"), ())),
             rates=tuple(series.get((job.id, RATE), ())),
             also=also.get(job.id, {}),
+            observed={name: tuple(series[(job.id, name)]) for name in observed if (job.id, name) in series},
             result=job.result or {},
         )
         for job in newest.values()

@@ -27,6 +27,8 @@ class Member:
     """(step, examples a second since the point before)."""
     also: dict[str, float] = field(default_factory=dict)
     """The last values of other series, by name."""
+    observed: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    """Whole series of observations, by name."""
     result: dict[str, Any] = field(default_factory=dict)
 
 

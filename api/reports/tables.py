@@ -22,6 +22,7 @@ HEADINGS = (
     "seconds to target",
     "steps a second",
 )
+OBSERVED_HEADINGS = ("observed series", "variant", "mean", "path", "range", "path against baseline")
 """Of the table for people; brackets hold 95 % intervals."""
 ESTIMATES = ("best", "final", "served", "gap", "steps_to_target")
 EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
@@ -72,6 +73,12 @@ def notes(report: Report) -> Iterator[str]:
         yield f"Target: seed by seed the best of {figures.baseline}, {mean} in the mean."
     elif figures.target.kind == "value":
         yield f"Target: {shown(figures.target.value, figures.metric)}."
+    if figures.observed:
+        yield (
+            "Of an observed series, path is the sum of the absolute changes from each observation to the next, range "
+            "the highest value minus the lowest, mean that over all observations, each taken seed by seed. A path "
+            "depends on how often is observed: it is to be compared where observe.every is the same."
+        )
     yield "Seconds are of training alone, without evaluations, checkpoints and waiting."
     for what, absent in (("Diverged", figures.diverged), ("Missing", figures.missing)):
         for member in absent:
@@ -99,6 +106,13 @@ def _series(report: Report) -> list[str]:
 def _kind(series: str) -> str:
     """What its numbers are written as: an accuracy of shifted inputs is an accuracy too."""
     return "accuracy" if "accuracy" in series else series
+
+
+def observed_cells(report: Report) -> Iterator[tuple[str, ...]]:
+    """A row for each observed series and variant, under `OBSERVED_HEADINGS`."""
+    for item in report.figures.observed:
+        ratio = "–" if item.path_ratio is None else f"× {plain(item.path_ratio)}"
+        yield item.series, item.variant, plain(item.mean), plain(item.path), plain(item.range), ratio
 
 
 def rate_cells(report: Report) -> Iterator[tuple[str, str, str]]:
@@ -137,6 +151,9 @@ def _markdown_lines(report: Report) -> Iterator[str]:
     if beside_headings(report):
         yield ""
         yield from _table(beside_headings(report), beside_cells(report))
+    if report.figures.observed:
+        yield ""
+        yield from _table(OBSERVED_HEADINGS, observed_cells(report))
     if report.figures.rates:
         yield ""
         yield from _table(("variants", "learning rate", "how it went"), rate_cells(report))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from api.reports.drawing import ticks
 from api.reports.figures import figures_of, timing_of
 from api.reports.loading import build
 from api.reports.members import Member
@@ -20,7 +21,7 @@ from api.reports.page import page_of
 from api.reports.sentences import headline, sentences
 from api.reports.shapes import Report
 from api.reports.statistics import estimate, ratio_estimate, student_quantile
-from api.reports.svg import svg_of, ticks
+from api.reports.svg import svg_of
 from api.reports.tables import csv_of, markdown_of
 
 STEPS = (10, 20, 30, 40)
