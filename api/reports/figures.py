@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from api.reports.ensembles import ensembles_of
 from api.reports.members import (
     Member,
     best_point,
@@ -65,6 +66,7 @@ def figures_of(plan: Mapping[str, Any], members: Sequence[Member], confidence: f
         diverged=_absent(plan, diverged),
         missing=_absent(plan, [member for member in members if member not in ended and member not in diverged]),
         curves=[Curve(name, curve_of(found)) for name, found in by_variant.items()],
+        ensembles=ensembles_of(plan, going),
         observed=observed_of(plan, going, {variant.name: variant.seeds for variant in variants}),
     )
 

@@ -4,8 +4,19 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Outcome = Literal["queued", "running", "paused", "succeeded", "diverged", "failed", "cancelled"]
 Point = tuple[int, float]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """On the test split: probabilities (N, classes) with classes (N,), or values (N, 1) with values (N,)."""
+
+    answers: NDArray[np.float32]
+    targets: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,8 @@ class Member:
     observed: dict[str, tuple[Point, ...]] = field(default_factory=dict)
     """Whole series of observations, by name."""
     result: dict[str, Any] = field(default_factory=dict)
+    answers: Answers | None = field(default=None, compare=False)
+    """Of one that ended well, where the comparison has `ensemble`."""
 
 
 def higher_is_better(metric: str) -> bool:

@@ -6,11 +6,13 @@ from html import escape
 from api.reports.shapes import Report
 from api.reports.svg import svg_of
 from api.reports.tables import (
+    ENSEMBLE_HEADINGS,
     HEADINGS,
     OBSERVED_HEADINGS,
     beside_cells,
     beside_headings,
     cells,
+    ensemble_cells,
     notes,
     observed_cells,
     rate_cells,
@@ -45,6 +47,8 @@ def page_of(report: Report) -> str:
     ]
     if beside_headings(report):
         parts.append(_table(beside_headings(report), beside_cells(report)))
+    if report.figures.ensembles:
+        parts.append(_table(ENSEMBLE_HEADINGS, ensemble_cells(report)))
     if report.figures.observed:
         parts.append(_table(OBSERVED_HEADINGS, observed_cells(report)))
     if report.figures.rates:

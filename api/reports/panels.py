@@ -62,8 +62,8 @@ def _panels(figures: Figures) -> list[Panel]:
     ordered = sorted(drawn, key=lambda item: item.variant != figures.baseline)
     layers = list(dict.fromkeys(found[0] for item in drawn if (found := percentile_of(item.series))))
     others = list(dict.fromkeys(item.series for item in drawn if percentile_of(item.series) is None))
-    found = [panel for layer in layers for panel in _percentiles(layer, ordered)]
-    return [*found, *(_of_variants(series, drawn) for series in others)]
+    of_layers = [panel for layer in layers for panel in _percentiles(layer, ordered)]
+    return [*of_layers, *(_of_variants(series, drawn) for series in others)]
 
 
 def _percentiles(layer: str, ordered: Sequence[Observed]) -> Iterator[Panel]:

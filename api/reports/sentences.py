@@ -33,7 +33,7 @@ def sentences(figures: Figures) -> list[str]:
         else:
             end = ", the highest tried" if group.highest_stable == group.highest_tried else ""
             found.append(f"The highest stable learning rate{name} is {group.highest_stable:g}{end} ({group.rule}).")
-    return [*found, *_of_medians(figures)]
+    return [*found, *_of_ensembles(figures), *_of_medians(figures)]
 
 
 def of_the_search(search: Mapping[str, Any] | None, plan: Mapping[str, Any], figures: Figures) -> list[str]:
@@ -99,6 +99,18 @@ def _faster(variant: VariantFigures) -> str:
     else:
         how = f"{1.0 / ratio.mean:.2g} times more steps ({1.0 / ratio.high:.2g} to {1.0 / ratio.low:.2g})"
     return f" It reached the target in {how}{part}."
+
+
+def _of_ensembles(figures: Figures) -> Iterator[str]:
+    for item in figures.ensembles:
+        alone, together = shown(item.single.mean, item.score), shown(item.together, item.score)
+        averaged = f"{item.variant}: {len(item.seeds)} seeds averaged"
+        told = f"{averaged} have a test {item.score} of {together}, one alone {alone}"
+        if item.gain.covers_zero:
+            told += f": no gain at this size ({interval(item.gain, item.score, difference=True)}, which has 0 in it)"
+        elif item.gain.low is not None:
+            told += f" (gain {interval(item.gain, item.score, difference=True)} over test rows)"
+        yield f"{told}."
 
 
 def _of_medians(figures: Figures) -> Iterator[str]:

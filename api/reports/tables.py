@@ -22,6 +22,7 @@ HEADINGS = (
     "seconds to target",
     "steps a second",
 )
+ENSEMBLE_HEADINGS = ("ensemble of", "members", "one alone", "so many averaged", "gain of all")
 OBSERVED_HEADINGS = ("observed series", "variant", "mean", "path", "range", "path against baseline")
 """Of the table for people; brackets hold 95 % intervals."""
 ESTIMATES = ("best", "final", "served", "gap", "steps_to_target")
@@ -73,6 +74,12 @@ def notes(report: Report) -> Iterator[str]:
         yield f"Target: seed by seed the best of {figures.baseline}, {mean} in the mean."
     elif figures.target.kind == "value":
         yield f"Target: {shown(figures.target.value, figures.metric)}."
+    if figures.ensembles:
+        yield (
+            "An ensemble answers with the mean of its members' probabilities, or values, on the test split, each under "
+            "the statistics of inference. Of fewer than all seeds the mean over all choices is shown; the interval of "
+            "the gain is over test rows, for these very members."
+        )
     if figures.observed:
         yield (
             "Of an observed series, path is the sum of the absolute changes from each observation to the next, range "
@@ -106,6 +113,14 @@ def _series(report: Report) -> list[str]:
 def _kind(series: str) -> str:
     """What its numbers are written as: an accuracy of shifted inputs is an accuracy too."""
     return "accuracy" if "accuracy" in series else series
+
+
+def ensemble_cells(report: Report) -> Iterator[tuple[str, ...]]:
+    """A row for each variant whose seeds answer together, under `ENSEMBLE_HEADINGS`."""
+    for item in report.figures.ensembles:
+        by_size = ", ".join(f"{size.members}: {shown(size.mean, item.score)}" for size in item.sizes)
+        gain = signed(item.gain, item.score)
+        yield item.variant, str(len(item.seeds)), with_interval(item.single, item.score), by_size, gain
 
 
 def observed_cells(report: Report) -> Iterator[tuple[str, ...]]:
@@ -151,6 +166,9 @@ def _markdown_lines(report: Report) -> Iterator[str]:
     if beside_headings(report):
         yield ""
         yield from _table(beside_headings(report), beside_cells(report))
+    if report.figures.ensembles:
+        yield ""
+        yield from _table(ENSEMBLE_HEADINGS, ensemble_cells(report))
     if report.figures.observed:
         yield ""
         yield from _table(OBSERVED_HEADINGS, observed_cells(report))

@@ -1,7 +1,6 @@
 """From a trained network to files in the artifact store: fold, export, compare, describe."""
 
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -51,13 +50,13 @@ def publish(
     onnx = write_onnx(folded, data.facts.input_shape, data.input_scaling, data.facts.task, outputs, metadata)
     parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs, _threads(run))
     artifacts: dict[str, Artifact] = {
-        "onnx": _put(run, onnx, ".onnx"),
-        "safetensors": _put(run, write_safetensors(network, statistics, metadata), ".safetensors"),
-        "probe": _put(run, _probe(parity.reference), ".safetensors"),
+        "onnx": run.put(onnx, ".onnx"),
+        "safetensors": run.put(write_safetensors(network, statistics, metadata), ".safetensors"),
+        "probe": run.put(_probe(parity.reference), ".safetensors"),
     }
-    serving = serving_options(run, onnx, artifacts, partial(_put, run))
+    serving = serving_options(run, onnx, artifacts, run.put)
     card = _card(run, trained, digests, parity, artifacts) | {"serving": serving} | (lineage or {})
-    artifacts["card"] = _put(run, canonical_json(card), ".json")
+    artifacts["card"] = run.put(canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
 
 
@@ -71,10 +70,6 @@ def _threads(run: Run) -> int:
     """Of the sessions that will serve it, for which its bits are proved."""
     serving = run.spec.publish.serving if run.spec.publish else None
     return serving.threads if serving else 1
-
-
-def _put(run: Run, content: bytes, suffix: str) -> Artifact:
-    return run.patience.insist(lambda: run.store.put_content(content, suffix))
 
 
 def _digests(run: Run, trained: Trained) -> dict[str, str | None]:
