@@ -52,7 +52,7 @@ def publish(
     artifacts: dict[str, Artifact] = {
         "onnx": run.put(onnx, ".onnx"),
         "safetensors": run.put(write_safetensors(network, statistics, metadata), ".safetensors"),
-        "probe": run.put(_probe(parity.reference), ".safetensors"),
+        "probe": run.put(probe_file(parity.reference), ".safetensors"),
     }
     serving = serving_options(run, onnx, artifacts, run.put)
     card = _card(run, trained, digests, parity, artifacts) | {"serving": serving} | (lineage or {})
@@ -60,7 +60,7 @@ def publish(
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
 
 
-def _probe(reference: Reference) -> bytes:
+def probe_file(reference: Reference) -> bytes:
     """What `verify` runs again: rows in the data's own units (float32), and what the unfolded network makes of
     them in float64."""
     return safetensors.numpy.save({"rows": reference.rows, "outputs": reference.outputs.astype(np.float64)})
@@ -111,8 +111,13 @@ def _card(
         "receipt": parity.as_json(),
         **digests,
         "artifacts": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in artifacts.items()},
-        "versions": {name: version(name) for name in ("evenkeel", "numpy", "onnx", "onnxruntime", "torch")},
+        "versions": libraries(),
     }
+
+
+def libraries() -> dict[str, str]:
+    """What a card says of the libraries that made it."""
+    return {name: version(name) for name in ("evenkeel", "numpy", "onnx", "onnxruntime", "torch")}
 
 
 def _input_schema(run: Run) -> dict[str, Any]:
