@@ -100,4 +100,5 @@ def _plain_gain(together: NDArray[np.float64], targets: NDArray[Any], single: Es
 
 
 def _correct(answers: NDArray[np.float64], targets: NDArray[Any]) -> Correct:
-    return (answers.argmax(axis=1) == targets).astype(np.float64)
+    right: Correct = (answers.argmax(axis=1) == targets).astype(np.float64)
+    return right

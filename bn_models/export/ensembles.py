@@ -52,7 +52,8 @@ def member_name(number: int, name: str) -> str:
 
 
 def _answer(model: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:
-    return next(output for output in model.graph.output if output.name == name)
+    found: onnx.ValueInfoProto = next(output for output in model.graph.output if output.name == name)
+    return found
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[str | int, ...]:

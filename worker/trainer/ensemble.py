@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from bn_models.export import (
     OutputScaling,
@@ -66,6 +67,11 @@ class Member:
     @property
     def outputs(self) -> OutputScaling | None:
         return self.version.scalings.outputs
+
+    @property
+    def scaling(self) -> tuple[Any, Any]:
+        """Of inputs and targets, as the card has it."""
+        return self.version.card["scaling"], self.version.card["output_scaling"]
 
     def answers(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities (N, classes), or values (N, 1) in the target's units, from outputs of the network."""
@@ -149,7 +155,7 @@ def _measured(
     answers, targets = [], np.zeros(0)
     for member in members:
         scaled = data
-        if member.version.scalings != members[0].version.scalings:
+        if member.scaling != members[0].scaling:
             scaled = prepare(spec.dataset, folder, device, member.version.scalings)
         network = member.network.to(device)
         outputs, classes = outputs_under(network, scaled.test, using(network, member.version.statistics))
@@ -202,7 +208,8 @@ def _unfolded(member: Member, rows: Array, dtype: torch.dtype) -> NDArray[np.flo
 
 def _weights(members: Sequence[Member], result: dict[str, Any]) -> bytes:
     """All members' files of weights in one, their tensors and metadata as `member<k>/<name>`."""
-    tensors, metadata = {}, {}
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
     for number, member in enumerate(members, 1):
         tensors |= {member_name(number, name): value for name, value in member.version.tensors.items()}
         metadata |= {member_name(number, name): text for name, text in member.version.metadata.items()}
