@@ -83,8 +83,8 @@ def made(service: Service, body: dict[str, Any]) -> Any:
 
 
 def shares(service: Service, model: str, version: int) -> np.ndarray:
-    answer = service.post(f"/v1/models/{model}/predict", {"rows": ROWS}, params={"version": version})
-    return np.array([list(row["probabilities"].values()) for row in answer["predictions"]])
+    told = service.post(f"/v1/models/{model}/predict", {"rows": ROWS}, params={"version": version})["predictions"]
+    return np.array([list(row["probabilities"].values()) for row in told])
 
 
 def test_it_answers_with_the_mean_of_its_members_probabilities(service: Service) -> None:
@@ -179,9 +179,8 @@ def test_members_may_be_named_by_job_and_by_alias(service: Service) -> None:
 
 
 def test_members_of_other_splits_answer_together_and_are_not_compared(service: Service) -> None:
-    job = made(service, asked(versions(1, 4)))
+    result = made(service, asked(versions(1, 4)))["result"]
 
-    result = job["result"]
     assert "accuracy" not in result
     assert "other data or splits" in result["ensemble"]["not_compared"]
     assert [item["scores"] for item in result["ensemble"]["members"]] == [None, None]
