@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,6 +13,7 @@ from api.submission import Submission, mismatch
 from core.db import Database
 from core.errors import FieldProblem, NotFound, SpecInvalid
 from core.queries import jobs
+from core.settings import Settings
 from core.spec import JobSpec
 from core.spec.base import canonical_json
 from core.spec.ensemble import EnsembleMember, EnsembleRequest, EnsembleSpec
@@ -31,6 +33,15 @@ ALIKE = {
 OTHER_DATA = "members were trained on other data or splits: what is a test row to one may be a training row to another"
 
 
+@dataclass(frozen=True)
+class Found:
+    """A member: the row of its version, and that of the job that made it."""
+
+    model: str
+    version: Any
+    job: Any
+
+
 def replayed(database: Database, tenant_id: str, body: Any, key: str | None) -> Any:
     """The job that an earlier request with this idempotency key made, or None: asked before aliases are looked up,
     because they may have moved meanwhile. Raises SpecInvalid, and IdempotencyMismatch for another body."""
@@ -44,11 +55,11 @@ def replayed(database: Database, tenant_id: str, body: Any, key: str | None) -> 
     return row
 
 
-def prepared(database: Database, tenant_id: str, body: Any, key: str | None) -> Submission:
+def prepared(database: Database, tenant_id: str, body: Any, key: str | None, settings: Settings) -> Submission:
     """What is to be queued. Raises SpecInvalid with every problem found."""
     request = validated(EnsembleRequest, body)
     problems: list[FieldProblem] = []
-    found: list[tuple[str, Any, dict[str, Any]]] = []
+    found: list[Found] = []
     with database.read() as connection:
         for place, member in enumerate(request.members):
             try:
@@ -57,7 +68,7 @@ def prepared(database: Database, tenant_id: str, body: Any, key: str | None) -> 
                 field = "job_id" if member.job_id else "model"
                 problems.append(FieldProblem(pointer(("members", place, field)), "not_found", error.message))
     if not problems:
-        problems += _problems(found)
+        problems += (*_problems(found), *_of_size(found, settings.maximum_parameters))
     if problems:
         raise SpecInvalid(tuple(problems))
     return Submission(tenant_id, _job_spec(found, request), 0, key)
@@ -67,8 +78,8 @@ def _digest(request: EnsembleRequest) -> str:
     return hashlib.sha256(canonical_json(request.model_dump(mode="json"))).hexdigest()
 
 
-def _version(connection: Connection, tenant_id: str, member: EnsembleMember) -> tuple[str, Any, dict[str, Any]]:
-    """(model, row of the version, spec of the job that made it). Raises NotFound."""
+def _version(connection: Connection, tenant_id: str, member: EnsembleMember) -> Found:
+    """Raises NotFound."""
     name, number = member.model or "", member.version
     if member.job_id is not None:
         job = connection.execute(jobs.one(tenant_id, member.job_id)).one_or_none()
@@ -87,13 +98,25 @@ def _version(connection: Connection, tenant_id: str, member: EnsembleMember) -> 
     job = connection.execute(jobs.one(tenant_id, version.job_id)).one_or_none()
     if job is None:
         raise NotFound(f"version {version.version} of model {name} is of a job that is no longer there")
-    return name, version, job.spec
+    return Found(name, version, job)
 
 
-def _problems(found: list[tuple[str, Any, dict[str, Any]]]) -> Iterator[FieldProblem]:
-    first_name, first, _ = found[0]
+def _of_size(found: list[Found], most: int) -> Iterator[FieldProblem]:
+    """All members are in one trainer's memory at once, and in that of whoever serves them."""
+    parameters = sum((item.job.result or {}).get("parameters", 0) for item in found)
+    if parameters > most:
+        message = (
+            f"have {parameters:,} parameters together, and {most:,} are the most here: take fewer members, or raise "
+            "EVENKEEL_MAXIMUM_PARAMETERS"
+        )
+        yield FieldProblem("/members", "too_many_parameters", message)
+
+
+def _problems(found: list[Found]) -> Iterator[FieldProblem]:
+    first_name, first = found[0].model, found[0].version
     seen: set[tuple[str, int]] = set()
-    for place, (name, version, _) in enumerate(found):
+    for place, item in enumerate(found):
+        name, version = item.model, item.version
         at, told = pointer(("members", place)), f"version {version.version} of {name}"
         if (name, version.version) in seen:
             yield FieldProblem(at, "member_twice", f"is {told}, which is a member already: leave one out")
@@ -119,20 +142,20 @@ def _at(card: dict[str, Any], path: tuple[str, ...]) -> Any:
     return value or None
 
 
-def _job_spec(found: list[tuple[str, Any, dict[str, Any]]], request: EnsembleRequest) -> JobSpec:
+def _job_spec(found: list[Found], request: EnsembleRequest) -> JobSpec:
     """The spec that made the first member, with all members."""
-    base = found[0][2]
-    same = all(spec["dataset"] == base["dataset"] for _, _, spec in found)
+    base = found[0].job.spec
+    same = all(item.job.spec["dataset"] == base["dataset"] for item in found)
     members = [
         {
-            "model": name,
-            "version": version.version,
-            "job_id": version.job_id,
-            "weights_sha256": version.weights_sha256,
-            "statistics_sha256": version.statistics_sha256,
-            **{file: version.artifacts[file] for file in FILES},
+            "model": item.model,
+            "version": item.version.version,
+            "job_id": item.version.job_id,
+            "weights_sha256": item.version.weights_sha256,
+            "statistics_sha256": item.version.statistics_sha256,
+            **{file: item.version.artifacts[file] for file in FILES},
         }
-        for name, version, _ in found
+        for item in found
     ]
     lineage = {
         "members": members,

@@ -46,7 +46,7 @@ def create_ensemble(
     row = replayed(resources.database, caller.tenant_id, body, idempotency_key)
     if row is not None:
         return created(response, row, True)
-    submission = prepared(resources.database, caller.tenant_id, body, idempotency_key)
+    submission = prepared(resources.database, caller.tenant_id, body, idempotency_key, resources.settings)
     row, again = submit(resources.database, submission)
     ring(resources.settings, row.needs_cuda)
     return created(response, row, again)

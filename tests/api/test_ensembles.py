@@ -11,8 +11,10 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load
 
+from api.ensembles import prepared as prepare
 from api.main import create_app
 from core.db import Database
+from core.errors import SpecInvalid
 from core.settings import Settings
 from tests.api.application import TestClient
 from tests.api.bench import Tenant
@@ -264,6 +266,13 @@ def test_what_can_not_answer_together_is_refused_with_its_place(
     assert told in found["message"]
 
 
+def test_members_are_no_larger_together_than_one_network_may_be(service: Service, tenant: Tenant) -> None:
+    small = service.settings.model_copy(update={"maximum_parameters": 100})
+
+    with pytest.raises(SpecInvalid, match="parameters together, and 100 are the most here: take fewer members"):
+        prepare(service.database, tenant.id, asked(versions(1, 2)), None, small)
+
+
 def test_jobs_that_have_not_ended_or_published_nothing_are_no_members(service: Service) -> None:
     waiting = service.post("/v1/jobs", iris(9), 201)["id"]
     service.run()
@@ -286,15 +295,3 @@ def test_the_section_is_not_for_users_and_another_tenant_has_no_such_members(ser
 
     assert refused["errors"][0]["pointer"] == "/ensemble"
     assert [item["code"] for item in problem["errors"]] == ["not_found", "not_found"]
-
-
-def test_a_member_whose_file_has_changed_fails_the_job_with_the_reason(service: Service) -> None:
-    file = service.get("/v1/models/iris/versions/2")["artifacts"]["safetensors"]["sha256"]
-    service.store.delete(f"content/{file[:2]}/{file}.safetensors")
-    job = service.post("/v1/models", asked(versions(1, 2)), 201)
-    service.run()
-
-    ended = service.get(f"/v1/jobs/{job['id']}")
-
-    assert (ended["status"], ended["error"]["code"]) == ("failed", "storage_error")
-    service.call("GET", "/v1/models/together", 404)
