@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from api.reports.members import Answers, Member
 from api.reports.statistics import Estimate, estimate
 
-MOST_SUBSETS = 200
+MOST_SUBSETS = 20
 """Of one size; where there are more, the first in lexical order of the places of the seeds."""
+EVERY_SIZE = 8
+"""Up to so many members each size is shown, then powers of two, and all."""
 Correct = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SizeOfEnsemble:
-    """All ensembles of so many of the seeds. They share members, so that they have no interval."""
+    """All ensembles of so many of the seeds, at most 20. They share members, so that they have no interval."""
 
     members: int
     ensembles: int
@@ -63,7 +65,7 @@ def _ensemble(variant: str, seeds: list[int], answers: Sequence[Answers]) -> Ens
     classes = targets.dtype.kind == "i"
     singles = [_score(one, targets, classes) for one in whole]
     together = whole.mean(axis=0)
-    sizes = [_of_size(whole, targets, classes, size) for size in range(1, len(seeds) + 1)]
+    sizes = [_of_size(whole, targets, classes, size) for size in sizes_of(len(seeds))]
     single = estimate(singles)
     return Ensemble(
         variant=variant,
@@ -75,6 +77,12 @@ def _ensemble(variant: str, seeds: list[int], answers: Sequence[Answers]) -> Ens
         gain=_gain(whole, together, targets) if classes else _plain_gain(together, targets, single),
         sizes=sizes,
     )
+
+
+def sizes_of(count: int) -> list[int]:
+    small = range(1, min(count, EVERY_SIZE) + 1)
+    doubled = [2**power for power in range(count.bit_length()) if EVERY_SIZE < 2**power < count]
+    return [*small, *doubled, *([count] if count > EVERY_SIZE else [])]
 
 
 def _of_size(whole: NDArray[np.float64], targets: NDArray[Any], classes: bool, size: int) -> SizeOfEnsemble:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from api.reports.ensembles import sizes_of
 from api.reports.figures import figures_of
 from api.reports.members import Answers, Member
 from api.reports.page import page_of
@@ -54,6 +55,14 @@ def test_sizes_and_gain_are_those_of_averaged_probabilities(members: list[Member
     assert (found.sizes[1].lowest, found.sizes[1].highest) == (pytest.approx(min(pairs)), pytest.approx(max(pairs)))
     assert found.together == pytest.approx(whole) and whole > max(singles)
     assert found.gain.mean == pytest.approx(whole - np.mean(singles))
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(2, [1, 2]), (8, list(range(1, 9))), (9, [*range(1, 9), 9]), (40, [*range(1, 9), 16, 32, 40])],
+)
+def test_many_seeds_are_shown_in_sizes_that_double(count: int, sizes: list[int]) -> None:
+    assert sizes_of(count) == sizes
 
 
 def test_the_interval_of_the_gain_is_over_test_rows(members: list[Member]) -> None:
