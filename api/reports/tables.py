@@ -29,6 +29,7 @@ ESTIMATES = ("best", "final", "served", "gap", "steps_to_target")
 EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 """An underscore that may begin or end emphasis: one within a word does neither."""
 TIMINGS = ("seconds_to_target", "training_seconds", "steps_per_second")
+COURSES = ("mean", "path", "range")
 DIFFERENCES = ("final", "best", "served", "steps_ratio")
 
 
@@ -37,6 +38,8 @@ def csv_of(report: Report) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [*ESTIMATES, *(f"difference_{name}" for name in DIFFERENCES), *TIMINGS, *_series(report)]
+    names += [f"{series}_{part}" for series in _observed(report) for part in COURSES]
+    names += ["ensemble_single", "ensemble_gain"] if report.figures.ensembles else []
     columns = [f"{name}{end}" for name in names for end in ("_n", "", "_low", "_high")]
     writer.writerow(["variant", "baseline", "reached", "targeted", "diverged", "missing", *columns])
     for variant, timing in zip(report.figures.variants, report.timing, strict=True):
@@ -44,6 +47,12 @@ def csv_of(report: Report) -> str:
         estimates += [getattr(variant.difference, name, None) for name in DIFFERENCES]
         estimates += [getattr(timing, name) for name in TIMINGS]
         estimates += [variant.also[name].last for name in _series(report)]
+        estimates += [
+            getattr(item, part) for item in report.figures.observed if item.variant == variant.name for part in COURSES
+        ]
+        if report.figures.ensembles:
+            together = [item for item in report.figures.ensembles if item.variant == variant.name]
+            estimates += [together[0].single, together[0].gain] if together else [None, None]
         row = [variant.name, variant.name == report.figures.baseline, variant.reached, variant.targeted]
         row += [sum(member.variant == variant.name for member in report.figures.diverged)]
         row += [sum(member.variant == variant.name for member in report.figures.missing)]
@@ -77,7 +86,7 @@ def notes(report: Report) -> Iterator[str]:
     if figures.ensembles:
         yield (
             "An ensemble answers with the mean of its members' probabilities, or values, on the test split, each under "
-            "the statistics of inference. Of fewer than all seeds the mean over all choices is shown; the interval of "
+            "the statistics of inference. Of fewer than all seeds the mean over all, or 20, choices is shown; the interval of "
             "the gain is over test rows, for these very members."
         )
     if figures.observed:
@@ -108,6 +117,10 @@ def beside_cells(report: Report) -> Iterator[tuple[str, ...]]:
 
 def _series(report: Report) -> list[str]:
     return list(report.figures.variants[0].also)
+
+
+def _observed(report: Report) -> list[str]:
+    return list(dict.fromkeys(item.series for item in report.figures.observed))
 
 
 def _kind(series: str) -> str:

@@ -1,5 +1,7 @@
 """What the seeds of a variant answer together, against numpy on the same answers."""
 
+import csv
+import io
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +14,7 @@ from api.reports.figures import figures_of
 from api.reports.members import Answers, Member
 from api.reports.page import page_of
 from api.reports.sentences import sentences
-from api.reports.tables import markdown_of
+from api.reports.tables import csv_of, markdown_of
 from core.artifacts import ArtifactStore
 from tests.api.service import Service
 from tests.api.test_reports import member, plan, report
@@ -113,6 +115,8 @@ def test_it_is_told_in_a_sentence_a_table_and_the_page(members: list[Member]) ->
 
     told = [text for text in sentences(found.figures) if "seeds averaged" in text]
     assert len(told) == 2 and "over test rows" in told[0]
+    rows = list(csv.DictReader(io.StringIO(csv_of(found))))
+    assert [float(row["ensemble_gain"]) for row in rows] == [item.gain.mean for item in found.figures.ensembles]
     for written in (markdown_of(found), page_of(found)):
         assert "so many averaged" in written and "gain of all" in written
 

@@ -1,5 +1,7 @@
 """What a report says of observed series: how far they moved, against an independent computation; and its panels."""
 
+import csv
+import io
 import random
 from itertools import pairwise
 from typing import Any
@@ -16,7 +18,7 @@ from api.reports.page import page_of
 from api.reports.panels import MOST_PANELS
 from api.reports.sentences import sentences
 from api.reports.svg import svg_of
-from api.reports.tables import markdown_of
+from api.reports.tables import csv_of, markdown_of
 from tests.api.test_reports import member, plan, report
 
 PERCENTILES = tuple(f"observe/hidden3.activation/p{number}" for number in (15, 50, 85))
@@ -131,6 +133,18 @@ def test_percentiles_are_a_panel_for_each_variant_the_baseline_first_on_one_axis
     assert len(lines) == 2 + 2 * 3 * 3 + 2 * 3  # curves; percentiles of three seeds; a line a seed and variant
     assert all(x <= 860 and y <= float(root.attrib["height"]) for x, y in points)
     assert sum(text.startswith("percentiles 15, 50, 85; seed 0") for text in texts) == 2
+
+
+def test_csv_has_the_courses_of_each_series_in_full(drawn: list[Member]) -> None:
+    found = report(drawn, also=(*PERCENTILES, SHIFT))
+    rows = list(csv.DictReader(io.StringIO(csv_of(found))))
+
+    for row in rows:
+        item = next(
+            one for one in found.figures.observed if (one.variant, one.series) == (row["variant"], PERCENTILES[1])
+        )
+        assert float(row[f"{PERCENTILES[1]}_path"]) == item.path.mean
+        assert float(row[f"{PERCENTILES[1]}_range_low"]) == item.range.low
 
 
 def test_many_panels_are_cut_and_said_to_be() -> None:
