@@ -86,8 +86,8 @@ def notes(report: Report) -> Iterator[str]:
     if figures.ensembles:
         yield (
             "An ensemble answers with the mean of its members' probabilities, or values, on the test split, each under "
-            "the statistics of inference. Of fewer than all seeds the mean over all, or 20, choices is shown; the interval of "
-            "the gain is over test rows, for these very members."
+            "the statistics of inference. Of fewer than all seeds the mean over all choices is shown, or over 20 of "
+            "them; the interval of the gain is over test rows, for these very members."
         )
     if figures.observed:
         yield (
