@@ -208,6 +208,7 @@ def test_seconds_are_summed_from_rates_to_the_step_of_the_target() -> None:
     assert baseline.seconds_to_target.mean == pytest.approx(10 * 60 / 600 + 20 * 60 / 1200 + 10 * 60 / 300)
     assert variant.seconds_to_target.mean == pytest.approx(10 * 60 / 600 + 10 * 60 / 1200)
     assert variant.training_seconds == baseline.training_seconds == baseline.seconds_to_target
+    assert variant.steps_per_second.mean == pytest.approx(40 / 4.0)
     assert variant.seconds_ratio is not None
     assert variant.seconds_ratio.mean == pytest.approx(4.0 / 1.5)
 
