@@ -9,7 +9,8 @@ test set evaluated every 500. Three ways, each from the first to the last member
   one process    plain loops (benchmarks/_plain.py), one after the other, data loaded once
   fresh          the same, each in a fresh Python process: imports of torch and the reading of the files with it
 
-Also where the members' time went, from the phases that each of them records.
+Also the processor time that a member took, of all processes together, for a machine that has other work; and where
+the members' time went, from the phases that each of them records.
 """
 
 import argparse
@@ -20,8 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import torch
 
 from benchmarks import _alone
@@ -35,6 +37,13 @@ POLL_SECONDS = 0.1
 ROOT = Path(__file__).parents[1]
 Members = list[tuple[int, bool]]
 """(seed, batch norm)."""
+
+
+class Took(NamedTuple):
+    """Seconds for all members: elapsed, and of processors."""
+
+    elapsed: float
+    processor: float
 
 
 def base(steps: int) -> dict[str, Any]:
@@ -67,7 +76,7 @@ def phases(client: Client, made: Comparison) -> Iterator[tuple[str, dict[str, fl
         yield name, {phase: statistics.mean(row[phase] for row in rows) for phase in rows[0]}
 
 
-def in_the_service(data: Path, seeds: int, steps: int) -> float:
+def in_the_service(data: Path, seeds: int, steps: int) -> Took:
     """Seconds for all members; prints where they went."""
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
@@ -75,7 +84,7 @@ def in_the_service(data: Path, seeds: int, steps: int) -> float:
         (home / "data" / "mnist").symlink_to(data.absolute() / "mnist")
         with service(home), Client(home=home) as client:
             compared(client, 1, EVALUATIONS)  # the files are decoded, once for the node
-            seconds = _seconds(lambda: compared(client, seeds, steps))
+            took = _took(lambda: compared(client, seeds, steps))
             (made, _) = client.comparisons.list(2)
             busy = 0.0
             for name, means in phases(client, made):
@@ -83,20 +92,20 @@ def in_the_service(data: Path, seeds: int, steps: int) -> float:
                     f"  {name}: " + ", ".join(f"{phase} {1000 * value:.0f}" for phase, value in means.items()) + " ms"
                 )
                 busy += seeds * means["from claim to end"]
-            print(f"  slots had a member {busy / (SLOTS * seconds):.0%} of the time")
-            return seconds
+            print(f"  slots had a member {busy / (SLOTS * took.elapsed):.0%} of the time")
+            return took
 
 
-def in_one_process(data: Path, members: Members, steps: int) -> float:
+def in_one_process(data: Path, members: Members, steps: int) -> Took:
     def run() -> None:
         splits = _alone.load(data / "mnist")
         for seed, batch_norm in members:
             _alone.train(splits, seed, batch_norm, steps, steps // EVALUATIONS)
 
-    return _seconds(run)
+    return _took(run)
 
 
-def in_fresh_processes(data: Path, members: Members, steps: int) -> float:
+def in_fresh_processes(data: Path, members: Members, steps: int) -> Took:
     folder, every = str(data.absolute() / "mnist"), str(steps // EVALUATIONS)
 
     def run() -> None:
@@ -104,13 +113,19 @@ def in_fresh_processes(data: Path, members: Members, steps: int) -> float:
             command = [sys.executable, "-m", "benchmarks._alone", folder, str(seed), str(batch_norm), str(steps), every]
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
-    return _seconds(run)
+    return _took(run)
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def _took(run: Callable[[], object]) -> Took:
+    began, used = time.perf_counter(), _processor_seconds()
     run()
-    return time.perf_counter() - began
+    return Took(time.perf_counter() - began, _processor_seconds() - used)
+
+
+def _processor_seconds() -> float:
+    """Of this process and all below it, those that have ended included."""
+    here = psutil.Process()
+    return sum(sum(process.cpu_times()[:4]) for process in (here, *here.children(recursive=True)))
 
 
 def main() -> None:
@@ -131,11 +146,11 @@ def main() -> None:
     found = {"service": in_the_service(given.data, given.seeds, given.steps)}
     found["one process"] = in_one_process(given.data, members, given.steps)
     found["fresh"] = in_fresh_processes(given.data, members, given.steps)
-    for name, seconds in found.items():
-        rate = 60.0 * len(members) / seconds
-        print(
-            f"{name:12s} {seconds:7.1f} s {rate:7.1f} members a minute; service {seconds / found['service']:.2f} times"
-        )
+    for name, (elapsed, processor) in found.items():
+        rate, each = 60.0 * len(members) / elapsed, processor / len(members)
+        ratio = elapsed / found["service"].elapsed
+        print(f"{name:12s} {elapsed:6.1f} s, {rate:6.1f} members a minute, {each:.2f} s of processor each; ", end="")
+        print(f"the service is {ratio:.2f} times as fast")
 
 
 if __name__ == "__main__":
