@@ -19,7 +19,7 @@ from api.reports.members import (
     last_of,
     seconds_to,
     served_value,
-    steps_per_second,
+    trained,
 )
 from api.reports.observed import observed_of
 from api.reports.rates import stable_rates
@@ -76,21 +76,14 @@ def timing_of(plan: Mapping[str, Any], members: Sequence[Member]) -> list[Varian
     by_variant = _by_variant(plan, members)
     target = _target(plan, by_variant[plan["baseline"]], higher)
     seconds = {name: _Read(found, metric, higher, target).seconds_to_target() for name, found in by_variant.items()}
-    whole = {
-        name: [
-            value
-            for member in found
-            if counts(member) and (value := seconds_to(member, member.evaluations[-1][0])) is not None
-        ]
-        for name, found in by_variant.items()
-    }
+    whole = {name: [pair for member in found if (pair := trained(member))] for name, found in by_variant.items()}
     base = seconds[plan["baseline"]]
     return [
         VariantTiming(
             name,
             estimate(list(found.values())),
-            estimate(whole[name]),
-            estimate([rate for member in by_variant[name] if (rate := steps_per_second(member)) is not None]),
+            estimate([took for _, took in whole[name]]),
+            estimate([steps / took for steps, took in whole[name]]),
             None if name == plan["baseline"] else ratio_estimate(_ratios(base, found)),
         )
         for name, found in seconds.items()

@@ -80,11 +80,6 @@ def last_of(member: Member, series: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def steps_per_second(member: Member) -> float | None:
-    value = member.result.get("steps_per_second") if member.outcome == "succeeded" else None
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
-
-
 def first_step_reaching(member: Member, target: float, higher: bool) -> int | None:
     """The first evaluation that is as good as the target."""
     return next((step for step, value in member.evaluations if reached(value, target, higher)), None)
@@ -118,3 +113,12 @@ def seconds_to(member: Member, step: int) -> float | None:
         if at >= step:
             return math.fsum(seconds)
     return None
+
+
+def trained(member: Member) -> tuple[int, float] | None:
+    """(steps, seconds of training) up to the last evaluation of one that ended well."""
+    if final_value(member) is None:
+        return None
+    steps = member.evaluations[-1][0]
+    seconds = seconds_to(member, steps)
+    return None if seconds is None else (steps, seconds)
