@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
+from api.inference.alone import Alone
 from api.inference.batching import Batcher
 from api.inference.categories import Fields
 from api.inference.drift import drift_of
@@ -161,6 +162,8 @@ class Engine:
             model = served_model(self._artifacts.get(file["name"], file["sha256"]), card)
             seconds = warmed_up(model)
             lane = Lane(model, key, found.name, found.statistics_sha256, found.weights_sha256, *seconds)
+            if not model.padded:
+                lane.run_at_once = Alone(model).run
             lane.drift = drift_of(model, found.name, key[1], *self._drift)
             return lane
         except UNUSABLE as error:

@@ -43,9 +43,21 @@ class HotPath:
         self._meters = meters
         self._prefix = new_id("req").encode()
         self._numbers = count()
+        self._last: Any = None
 
     def answers(self, path: str) -> bool:
         return path.endswith(ENDS) and _is_hot(path)
+
+    def again(self, connection: Any) -> bool:
+        """Whether the last request that was asked came from the same connection. Then nobody else asked while it was
+        answered, and it is likely that nobody else asks now."""
+        same = connection is self._last
+        self._last = connection
+        return same
+
+    def forget(self, connection: Any) -> None:
+        if connection is self._last:
+            self._last = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._respond(scope, send, lambda infer: self._answer(scope, receive, infer))
