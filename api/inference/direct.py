@@ -147,7 +147,8 @@ class DirectProtocol(HttpToolsProtocol):
         try:
             self._ask(Request(*found, infer, began, cycle, b""))
         except EvenkeelError as error:
-            super()._start_asgi_task(cycle, self.hot.refusing(error))
+            app: Any = self.hot.refusing(error)
+            super()._start_asgi_task(cycle, app)
         return True
 
     @property
@@ -193,7 +194,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _refuse(self, request: Request, error: EvenkeelError) -> None:
         """A value that is not finite is looked for by the application, which says where it is."""
-        app = self.app if isinstance(error, NotFinite) else self.hot.refusing(error)
+        app: Any = self.app if isinstance(error, NotFinite) else self.hot.refusing(error)
         if request.cycle is not None:
             super()._start_asgi_task(request.cycle, app)
             return

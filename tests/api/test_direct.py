@@ -12,7 +12,6 @@ from typing import Any, Self
 import httpx
 import numpy as np
 import pytest
-
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.inference.direct import DirectProtocol
