@@ -6,7 +6,8 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from threading import Event
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any, Self
 
 import httpx
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api import remembered
 from api.inference.direct import DirectProtocol
+from api.inference.grants import GRANT_SECONDS
 from api.inference.hot import HotPath
 from core.artifacts import ArtifactStore
 from core.credentials import split
+from core.queries import keys
 from core.settings import Settings
 from tests.api.bench import Tenant, classifier, publish
 from tests.api.live import Live, eventually, live_server
@@ -211,6 +215,24 @@ def test_a_key_that_is_revoked_is_refused_though_its_head_is_known(
     assert client.ask(action, PREDICT)[0] == 401
 
 
+def test_a_key_that_was_revoked_by_another_process_ends_within_5_seconds(
+    client: Connection, parsed: list[int], tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action = "/v1/models/flowers/predict"
+    unparsed(client, parsed, action, PREDICT)
+    parts = split(tenant.key)
+    assert parts is not None
+    with tenant.database.write() as connection:
+        connection.execute(keys.revoke(tenant.id, parts[0]))
+    assert client.ask(action, PREDICT)[0] == 200  # which nobody has told this process
+
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + 5.0 - 2 * GRANT_SECONDS)
+    monkeypatch.setattr(remembered, "time", later)
+    Event().wait(1.5 * GRANT_SECONDS)  # what was let through just before has this moment
+
+    assert client.ask(action, PREDICT)[0] == 401
+
+
 def test_a_connection_that_is_not_used_any_more_is_closed(
     client: Connection, parsed: list[int], tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,3 +406,33 @@ def test_a_model_that_fails_is_told_to_whoever_was_not_parsed(
 
     assert status == 503
     assert "could not answer" in json.loads(body)["error"]
+
+
+def test_a_service_that_ends_answers_whoever_was_not_parsed(
+    client: Connection, usual: list[str], parsed: list[int], blocked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action = "/v2/models/flowers/infer"
+    blocked.model.session.go.set()
+    unparsed(client, parsed, action, INFER)
+    blocked.model.session.go.clear()
+    blocked.model.session.asked.clear()
+    client.socket.sendall(client.head(action, INFER) + INFER)
+    assert blocked.model.session.asked.wait(10)
+    ending = Event()
+    before = DirectProtocol.shutdown
+
+    def noted(self: DirectProtocol) -> None:
+        before(self)
+        ending.set()
+
+    monkeypatch.setattr(DirectProtocol, "shutdown", noted)
+    stopping = Thread(target=client.live.stop)
+    stopping.start()
+    assert ending.wait(10)
+    blocked.model.session.go.set()
+
+    status, headers, _ = client.answer()
+    stopping.join()
+
+    assert (status, headers["connection"]) == (200, "close")
+    assert client.socket.recv(1) == b""
