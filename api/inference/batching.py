@@ -77,10 +77,8 @@ class Batcher:
         future = asyncio.get_running_loop().create_future()
 
         def settle(answer: list[Array] | EvenkeelError | None) -> None:
-            if answer is None:
+            if answer is None or future.done():
                 future.cancel()
-            elif future.done():
-                return
             elif isinstance(answer, EvenkeelError):
                 future.set_exception(answer)
             else:
