@@ -158,7 +158,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _read(self, asked: Asked, headers: Headers, infer: bool, body: bytes) -> tuple[Question, Lane] | None:
         resources = self._resources
-        route = resources.grants.known(asked)
+        route = resources.grants.known(asked) if len(body) <= self.hot.maximum_body_bytes else None
         if route is None or route.shadow is not None or b"content-encoding" in headers:
             return None
         lane = route.lane if route.canary is None else route.pick()

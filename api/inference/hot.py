@@ -39,7 +39,7 @@ Answer = tuple[int, Headers, bytes]
 
 class HotPath:
     def __init__(self, maximum_body_bytes: int, meters: Meters) -> None:
-        self._maximum_body_bytes = maximum_body_bytes
+        self.maximum_body_bytes = maximum_body_bytes
         self._meters = meters
         self._prefix = new_id("req").encode()
         self._numbers = count()
@@ -111,8 +111,8 @@ class HotPath:
             resources.engine.batcher.admit(lane, 1)  # before its body is read
         message = await receive()
         body: bytes = message.get("body", b"")
-        if b"content-encoding" in headers or message.get("more_body", False) or len(body) > self._maximum_body_bytes:
-            body = await body_of(receive, headers, self._maximum_body_bytes, message)
+        if b"content-encoding" in headers or message.get("more_body", False) or len(body) > self.maximum_body_bytes:
+            body = await body_of(receive, headers, self.maximum_body_bytes, message)
         answer = resources.answering.infer if infer else resources.answering.predict
         content, media, header_size = await answer(lane, body, headers, receive, route.shadow)
         told = [media, *lane.headers]

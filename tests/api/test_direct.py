@@ -187,6 +187,20 @@ def test_a_known_head_takes_a_body_of_another_length(client: Connection, parsed:
     assert unparsed(client, parsed, action, longer)[2] == right
 
 
+def test_a_body_beyond_the_bound_is_refused(
+    settings: Settings, tenant: Tenant, store: ArtifactStore, parsed: list[int]
+) -> None:
+    publish(tenant, store, "flowers", *classifier(), number=1)
+    action = "/v1/models/flowers/predict"
+    with (
+        live_server(settings.model_copy(update={"maximum_body_bytes": len(PREDICT)})) as live,
+        Connection(live, tenant) as client,
+    ):
+        assert unparsed(client, parsed, action, PREDICT)[0] == 200
+
+        assert client.ask(action, PREDICT + b" ")[0] == 413
+
+
 def test_what_follows_a_known_head_may_come_in_pieces_or_at_once(client: Connection, parsed: list[int]) -> None:
     action = "/v2/models/flowers/infer"
     unparsed(client, parsed, action, INFER)
