@@ -15,7 +15,8 @@ from core.artifacts import ArtifactStore
 from core.settings import Settings
 from tests.acceptance.serving import Connection, Serving, percentile, serving
 from tests.api.bench import Tenant, classifier, publish
-from tests.api.families import FAMILIES, frozen, pixels
+from tests.api.families import frozen, pixels
+from tests.networks import NETWORKS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -64,7 +65,7 @@ async def in_random_company(server: Serving, key: str, requests: int) -> None:
         await connection.__aexit__()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_a_row_has_the_same_bits_in_10_000_random_companies(
     settings: Settings, store: ArtifactStore, tenant: Tenant, family: str
 ) -> None:

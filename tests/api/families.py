@@ -13,34 +13,9 @@ from bn_models.population import measure
 from bn_models.receipt import invariance, open_session
 from core.spec import BatchNormSpec, PopulationSpec
 from core.spec.network import FAMILIES as SPECS
+from tests.networks import CLASSES, NETWORKS
 
 SHAPE = (1, 8, 8)
-CLASSES = 10
-WRITTEN = [
-    {"layer": "conv2d", "channels": 16, "kernel_size": 3, "padding": 1},
-    {"layer": "batch_norm"},
-    {"layer": "activation", "kind": "relu"},
-    {
-        "layer": "residual",
-        "body": [
-            {"layer": "conv2d", "channels": 16, "kernel_size": 3, "padding": 1},
-            {"layer": "batch_norm"},
-            {"layer": "activation", "kind": "relu"},
-        ],
-    },
-    {"layer": "max_pool2d", "kernel_size": 2, "stride": 2},
-    {"layer": "flatten"},
-    {"layer": "linear", "features": CLASSES},
-]
-FAMILIES: dict[str, dict[str, Any]] = {
-    "mlp": {},
-    "convnet": {"channels": [8, 16], "hidden": [32]},
-    "vgg": {"width": 8},
-    "resnet": {"blocks": [1, 1], "width": 8},
-    "inception": {"width": 0.1},
-    "recurrent": {"units": [32]},
-    "sequential": {"layers": WRITTEN},
-}
 
 
 def pixels(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -50,7 +25,7 @@ def pixels(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def frozen(family: str) -> tuple[bytes, dict[str, Any]]:
     """(ONNX bytes, card)."""
-    spec: Any = SPECS[family].model_validate(FAMILIES[family])
+    spec: Any = SPECS[family].model_validate(NETWORKS[family])
     network = build(layers_of(spec, BatchNormSpec(), SHAPE, CLASSES), SHAPE, spec.initialization, seed=1)
     scaling = InputScaling(np.array(0.0), np.array(1 / 16))
     rows = pixels(128)

@@ -389,14 +389,19 @@ def test_who_finds_the_queue_full_is_told_at_once(
     assert "rows already wait" in json.loads(body)["detail"]
 
 
-def test_what_comes_before_the_answer_to_a_known_head_waits_for_it(
-    client: Connection, usual: list[str], parsed: list[int], blocked: Any
-) -> None:
-    action = "/v2/models/flowers/infer"
+def known_and_blocked(client: Connection, parsed: list[int], action: str, blocked: Any) -> None:
+    """The head is known, and the next request does not end."""
     blocked.model.session.go.set()
     unparsed(client, parsed, action, INFER)
     blocked.model.session.go.clear()
     blocked.model.session.asked.clear()
+
+
+def test_what_comes_before_the_answer_to_a_known_head_waits_for_it(
+    client: Connection, usual: list[str], parsed: list[int], blocked: Any
+) -> None:
+    action = "/v2/models/flowers/infer"
+    known_and_blocked(client, parsed, action, blocked)
     bodies = [INFER.replace(b"seven", name) for name in (b"one", b"two", b"three")]
 
     for body in bodies:
@@ -426,10 +431,7 @@ def test_a_service_that_ends_answers_whoever_was_not_parsed(
     client: Connection, usual: list[str], parsed: list[int], blocked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     action = "/v2/models/flowers/infer"
-    blocked.model.session.go.set()
-    unparsed(client, parsed, action, INFER)
-    blocked.model.session.go.clear()
-    blocked.model.session.asked.clear()
+    known_and_blocked(client, parsed, action, blocked)
     client.socket.sendall(client.head(action, INFER) + INFER)
     assert blocked.model.session.asked.wait(10)
     ending = Event()
