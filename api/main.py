@@ -22,6 +22,7 @@ from api.routers import (
     comparisons,
     datasets,
     docs,
+    ensembles,
     events,
     health,
     inference_protocol,
@@ -41,7 +42,20 @@ from core.settings import Settings
 WORKER_THREADS = 20
 """Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
 SPARE_CONNECTIONS = 5  # for streams
-TRAINING = (jobs, comparisons, recipes, events, metrics, layers, datasets, recalibration, keys, architectures, nodes)
+TRAINING = (
+    jobs,
+    comparisons,
+    recipes,
+    events,
+    metrics,
+    layers,
+    datasets,
+    recalibration,
+    ensembles,
+    keys,
+    architectures,
+    nodes,
+)
 SERVING = (models, aliases, verification, inference_protocol, adapters, health, docs)
 DESCRIPTION = (
     "Training as a service for batch-normalized networks: jobs that lose nothing, "

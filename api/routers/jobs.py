@@ -25,6 +25,7 @@ from api.schemas.nodes import Node, node_of
 from api.submission import Submission, admitted, submit
 from bn_models.architecture import layers_of, place
 from core.bell import ring
+from core.errors import Conflict
 from core.queries import checkpoints, jobs, nodes
 from core.spec import JobSpec
 from core.spec.fork import ForkRequest
@@ -70,7 +71,7 @@ def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
 def get_jobs(
     caller: JobReader, query: Paged, filters: Annotated[JobFilters, Depends(job_filters)], resources: Held
 ) -> Page[Job]:
-    """Jobs of this key's tenant; filters are status, family, name, time and `metadata[key]=value`."""
+    """Jobs of this key's tenant; filters are status, family, name, comparison, time and `metadata[key]=value`."""
     return list_jobs(resources.database, caller.tenant_id, query, filters)
 
 
@@ -157,6 +158,8 @@ def get_network(caller: JobReader, job_id: JobId, resources: Held) -> Page[Layer
     with resources.database.read() as connection:
         row = find_job(connection, caller.tenant_id, job_id)
     spec = JobSpec.model_validate(row.spec)
+    if spec.ensemble is not None:
+        raise Conflict(f"job {job_id} is an ensemble, which has no network of its own: ask the jobs of its members")
     facts = spec.dataset.facts
     outputs = spec.recalibration.outputs if spec.recalibration else facts.outputs
     layers = layers_of(spec.network, spec.batch_norm, facts.input_shape, outputs)

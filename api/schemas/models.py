@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.clock import rfc3339
 
 LARGEST_VERSION = 2**31 - 1
-LINEAGE = ("recalibrated_from", "recalibrated_on", "before", "after")
+LINEAGE = ("recalibrated_from", "recalibrated_on", "before", "after", "ensemble")
 
 
 class Model(BaseModel):
@@ -39,6 +39,8 @@ class ModelVersion(BaseModel):
     before: dict[str, float | None] | None
     """Test scores on that data under the statistics of the version before, if its labels are the model's."""
     after: dict[str, float | None] | None
+    ensemble: dict[str, Any] | None
+    """The versions whose answers it averages, each with its digests and scores; null: it is a single network."""
     card: dict[str, Any]
     artifacts: dict[str, StoredFile]
     aliases: list[str]

@@ -93,10 +93,15 @@ def reference(
 ) -> Reference:
     """What the graph has to answer to `probe_rows` (N, *input_shape); of a large network to the first of them."""
     rows = probe_rows[: probe_count(network)].astype(np.float32)
-    exact = _unfolded(network, statistics, scaling, rows, torch.float64)
-    single = _unfolded(network, statistics, scaling, rows, torch.float32)
+    exact = unfolded(network, statistics, scaling, rows, torch.float64)
+    single = unfolded(network, statistics, scaling, rows, torch.float32)
     if task == "regression":
         exact, single = output_scaling.apply(exact), output_scaling.apply(single)
+    return reference_of(rows, exact, single)
+
+
+def reference_of(rows: NDArray[np.float32], exact: Array, single: Array) -> Reference:
+    """Of outputs that are known, in float64 (`exact`) and as float32 gives them (`single`)."""
     return Reference(rows, exact, _largest(single - exact), _largest(exact))
 
 
@@ -120,7 +125,11 @@ def receipt(
 
     Raises JobFailed `parity_failed`, with both figures, when the graph differs by more than the tolerance.
     """
-    expected = reference(network, statistics, scaling, probe_rows, task, output_scaling)
+    return proved(onnx_bytes, reference(network, statistics, scaling, probe_rows, task, output_scaling), threads)
+
+
+def proved(onnx_bytes: bytes, expected: Reference, threads: int = 1) -> ParityReceipt:
+    """The receipt of a graph that gives what it has to. Raises as `receipt` does."""
     result = compare(onnx_bytes, expected, threads)
     if not result.passed:
         raise JobFailed(
@@ -137,7 +146,7 @@ def compare(onnx_bytes: bytes, expected: Reference, threads: int = 1) -> ParityR
     return ParityReceipt(check(onnx_bytes, expected.rows, expected.outputs, expected.tolerance, threads), expected)
 
 
-def _unfolded(
+def unfolded(
     network: Network, statistics: PopulationStatistics, scaling: InputScaling, rows: Array, dtype: torch.dtype
 ) -> Array:
     """Outputs of a copy of the network, on the CPU in `dtype`, under population statistics; as float64."""

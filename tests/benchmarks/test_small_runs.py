@@ -42,7 +42,10 @@ def test_a_rehearsal_of_two_workers_keeps_their_ticks(postgres_server: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["claims", "first_step", "claim_rate", "rehearsal", "at_rest", "service_speed"])
+@pytest.mark.parametrize(
+    "name",
+    ["claims", "first_step", "claim_rate", "rehearsal", "at_rest", "service_speed", "members", "batched_seeds"],
+)
 def test_a_quick_run_ends_well(name: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=280
