@@ -13,6 +13,7 @@ from api.documentation import describe
 from api.edge import Edge
 from api.inference.hot import HotPath
 from api.meters import Meters
+from api.packing import Packing
 from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
 from api.routers import (
@@ -104,6 +105,7 @@ def create_app(settings: Settings) -> Application:
         docs_url=None,  # FastAPI's page loads its scripts from elsewhere; ours asks nobody
         redoc_url=None,
     )
+    app.add_middleware(Packing)
     app.add_middleware(Edge, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
     add_problem_handlers(app)
     for noun in SERVING if settings.role == "inference" else (*TRAINING, *SERVING):

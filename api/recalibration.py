@@ -164,7 +164,11 @@ def _job_spec(name: str, version: Any, base: dict[str, Any], request: Recalibrat
         "population": request.population.model_dump(mode="json"),
         "resources": request.resources.model_dump(mode="json"),
         "training": base["training"] | {"time_limit_seconds": None, "early_stopping": None},
-        "publish": {"model": name, "alias": request.publish.alias},
+        "publish": {
+            "model": name,
+            "alias": request.publish.alias,
+            "serving": (base["publish"] or {}).get("serving"),  # as the version is served that it comes from
+        },
         "recalibration": lineage.model_dump(mode="json"),
     }
     return validated(JobSpec, spec)

@@ -20,6 +20,7 @@ from api.inference.grants import Asked
 from api.inference.heads import Headers, KnownHead, known_head
 from api.inference.hot import HotPath
 from api.inference.lanes import Array, Lane, Pending
+from api.packing import gains
 from api.resources import Resources
 from core.errors import EvenkeelError
 
@@ -168,7 +169,11 @@ class DirectProtocol(HttpToolsProtocol):
             question = read(lane, body, headers)
         except EvenkeelError:
             return None
-        return None if question is None or not len(question.rows) else (question, lane)
+        if question is None or not len(question.rows):
+            return None
+        if gains(headers.get(b"accept-encoding"), len(question.rows) * sum(lane.model.widths)):
+            return None
+        return question, lane
 
     def _ask(self, request: Request) -> None:
         """Raises Overloaded."""

@@ -14,6 +14,7 @@ from bn_models.export.parity import (
     unfolded,
 )
 from bn_models.export.scaling import InputScaling, OutputScaling
+from bn_models.export.watching import Watching, watching
 from bn_models.export.weights import weights_digest, write_safetensors
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ParityReceipt",
     "Reference",
     "Task",
+    "Watching",
     "compare",
     "probe_count",
     "proved",
@@ -29,6 +31,7 @@ __all__ = [
     "reference",
     "reference_of",
     "unfolded",
+    "watching",
     "weights_digest",
     "write_ensemble",
     "write_onnx",

@@ -1,5 +1,6 @@
 """The parity receipt: the exported graph against the unfolded network in float64, on stored probe rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,11 +148,19 @@ def compare(onnx_bytes: bytes, expected: Reference, threads: int = 1) -> ParityR
 
 
 def unfolded(
-    network: Network, statistics: PopulationStatistics, scaling: InputScaling, rows: Array, dtype: torch.dtype
+    network: Network,
+    statistics: PopulationStatistics,
+    scaling: InputScaling,
+    rows: Array,
+    dtype: torch.dtype,
+    prepare: Callable[[Network], None] | None = None,
 ) -> Array:
-    """Outputs of a copy of the network, on the CPU in `dtype`, under population statistics; as float64."""
+    """Outputs of a copy of the network, on the CPU in `dtype`, under population statistics; as float64.
+    `prepare` gets the copy before it runs."""
     copy = Network(network.layers, network.input_shape).to(dtype)
     copy.load_state_dict(network.state_dict())
+    if prepare is not None:
+        prepare(copy)
     at_once = rows_at_once(copy, torch.device("cpu"))
     with torch.inference_mode(), using(copy, statistics):
         outputs: list[Array] = [

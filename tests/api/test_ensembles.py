@@ -96,6 +96,7 @@ def test_it_answers_with_the_mean_of_its_members_probabilities(service: Service)
 
     assert np.allclose(shares(service, "together", 1), np.mean(alone, axis=0), atol=2e-7)
     assert np.ptp(alone, axis=0).max() > 0.01  # there was something to average
+    assert "each member's own version has its drift" in service.get("/v1/models/together/drift")["layers_reason"]
 
 
 def test_the_version_says_whose_answers_it_averages_and_what_each_is_worth(service: Service) -> None:

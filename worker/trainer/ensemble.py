@@ -53,6 +53,7 @@ Array = NDArray[Any]
 LAYERS = TypeAdapter[tuple[Layer, ...]](tuple[Layer, ...])
 DTYPES = (torch.float64, torch.float32)
 TINY = np.finfo(np.float64).tiny
+UNWATCHED = "the layers of members are not watched in an ensemble: each member's own version has its drift"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def combine(
         "safetensors": put(_weights(members, result), ".safetensors"),
         "probe": put(probe_file(receipt.reference), ".safetensors"),
     }
-    card = _card(order, spec, members, result, artifacts) | {"receipt": receipt.as_json()}
+    watch = {"layers": [], "left_out": {"members": UNWATCHED}}
+    card = _card(order, spec, members, result, artifacts) | {"receipt": receipt.as_json(), "watch": watch}
     artifacts["card"] = put(canonical_json(card), ".json")
     reporter.end_phase()
     result["phases_seconds"] = dict(reporter.phase_seconds)

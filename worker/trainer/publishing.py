@@ -12,6 +12,7 @@ from bn_models.export import (
     ParityReceipt,
     Reference,
     receipt,
+    watching,
     weights_digest,
     write_onnx,
     write_safetensors,
@@ -54,8 +55,13 @@ def publish(
         "safetensors": run.put(write_safetensors(network, statistics, metadata), ".safetensors"),
         "probe": run.put(probe_file(parity.reference), ".safetensors"),
     }
-    serving = serving_options(run, onnx, artifacts, run.put)
-    card = _card(run, trained, digests, parity, artifacts) | {"serving": serving} | (lineage or {})
+    comparable = (lineage or {}).get("not_compared") is None
+    serving = serving_options(run, onnx, artifacts, run.put, comparable)
+    seen = watching(onnx, network, statistics, data.input_scaling, parity.reference, _watched(run))
+    if seen.layers:
+        artifacts["watch"] = run.put(seen.fragment, ".onnx-part")
+    options = {"serving": serving, "watch": {"layers": [*map(asdict, seen.layers)], "left_out": seen.left_out}}
+    card = _card(run, trained, digests, parity, artifacts) | options | (lineage or {})
     artifacts["card"] = run.put(canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
 
@@ -70,6 +76,11 @@ def _threads(run: Run) -> int:
     """Of the sessions that will serve it, for which its bits are proved."""
     serving = run.spec.publish.serving if run.spec.publish else None
     return serving.threads if serving else 1
+
+
+def _watched(run: Run) -> tuple[str, ...] | None:
+    serving = run.spec.publish.serving if run.spec.publish else None
+    return serving.watch if serving else None
 
 
 def _digests(run: Run, trained: Trained) -> dict[str, str | None]:
