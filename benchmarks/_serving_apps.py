@@ -3,11 +3,13 @@
     python _serving_apps.py NAME PORT FOLDER
 
 `floor` answers the body that came; `bare` is ASGI over ONNX Runtime with the same batching of what waits, and no
-keys, checks, versions or counts; `naive` is what a tutorial on FastAPI and torch says.
+keys, checks, versions or counts; `naive` is what a tutorial on FastAPI and torch says, with a handler that blocks in a
+thread, and `naive-async` the same on the event loop, which holds all others up and spares the thread.
 """
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def bare(folder: Path) -> Any:
     return app
 
 
-def naive(folder: Path) -> Any:
+def naive(folder: Path, beside: bool = True) -> Any:
     import torch
     from _serving_models import SCALING, frozen
     from fastapi import FastAPI
@@ -114,7 +116,6 @@ def naive(folder: Path) -> Any:
 
     app = FastAPI()
 
-    @app.post("/{path:path}")
     def predict(rows: Rows) -> dict[str, Any]:
         with torch.no_grad():
             inputs = torch.tensor(rows.rows).reshape(-1, *shape) * scale
@@ -126,13 +127,18 @@ def naive(folder: Path) -> Any:
             ]
         }
 
+    async def predict_here(rows: Rows) -> dict[str, Any]:
+        return predict(rows)
+
+    app.post("/{path:path}")(predict if beside else predict_here)
     app.state.frozen = frozen_for_good  # whose end would give the batch statistics back
     return app
 
 
 def main() -> None:
     name, port, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    app = {"floor": floor, "bare": bare, "naive": naive}[name](folder)
+    apps = {"floor": floor, "bare": bare, "naive": naive, "naive-async": partial(naive, beside=False)}
+    app = apps[name](folder)
     uvicorn.run(app, port=port, loop="uvloop", http="httptools", log_level="warning", access_log=False, lifespan="off")
 
 

@@ -3,6 +3,7 @@
 python _serving_peers.py NAME PORT FOLDER
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -94,5 +95,49 @@ def bentoml(port: int, folder: Path) -> None:
     os.execv(program, [str(program), "serve", "bento_service:Served", "--port", str(port), "--host", "127.0.0.1"])
 
 
+MLSERVER = """
+import os
+from pathlib import Path
+import numpy as np
+from mlserver import MLModel
+from mlserver.types import InferenceResponse, ResponseOutput
+from _serving_peers import session_of
+
+class Served(MLModel):
+    async def load(self):
+        self.session = session_of(Path(os.environ["SERVED_FOLDER"]))
+        return True
+
+    async def predict(self, payload):
+        tensor = payload.inputs[0]
+        batch = np.array(tensor.data.root, np.float32).reshape(tensor.shape)
+        answer = self.session.run(["probabilities"], {"input": batch})[0]
+        label = answer.argmax(1)
+        return InferenceResponse(model_name=self.name, outputs=[
+            ResponseOutput(name="label", shape=[len(label)], datatype="INT64", data=label.tolist()),
+            ResponseOutput(
+                name="probabilities", shape=list(answer.shape), datatype="FP32", data=answer.ravel().tolist()
+            ),
+        ])
+"""
+
+
+def mlserver(port: int, folder: Path) -> None:
+    """In one process, as one core allows; its batches wait for a timer, which is off unless one asks for it."""
+    served = folder / "mlserver"
+    served.mkdir()
+    (served / "ml_service.py").write_text(MLSERVER)
+    quiet = {"debug": False, "parallel_workers": 0, "metrics_endpoint": None, "use_structured_logging": False}
+    ports = {"http_port": port, "grpc_port": port + 1 if port < 65535 else port - 1, "host": "127.0.0.1"}
+    (served / "settings.json").write_text(json.dumps(quiet | ports))
+    settings = {"name": folder.name, "implementation": "ml_service.Served"}
+    (served / "model-settings.json").write_text(json.dumps(settings))
+    os.environ["SERVED_FOLDER"] = str(folder)
+    os.environ["PYTHONPATH"] = f"{Path(__file__).parent}:{served}"
+    program = Path(sys.executable).with_name("mlserver")
+    os.chdir(served)
+    os.execv(program, [str(program), "start", "."])
+
+
 if __name__ == "__main__":
-    {"litserve": litserve, "bentoml": bentoml}[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3]))
+    {"litserve": litserve, "bentoml": bentoml, "mlserver": mlserver}[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,13 +1,14 @@
 """How many predictions a second, and how late, against what others serve with?
 
     python benchmarks/serving.py [--rounds 3] [--seconds 2] [--families mlp,convnet] [--concurrency 1,16,64]
-                                 [--servers evenkeel,bare,floor,naive,litserve,bentoml] [--peers-python PROGRAM]
+                                 [--servers evenkeel,bare,floor,naive,litserve,…] [--peers FOLDER]
 
 One row of 784 floats a request. Each server is pinned to one core and the load generator to another; servers take
-turns within a round, and figures are medians over the rounds. Every answer is checked: JSON by the label and the
-probability's first digits, binary by its bytes. `floor` answers the body it got, so it says what HTTP alone costs
-here; `bare` is an ASGI application over ONNX Runtime that checks nothing. evenkeel runs as `evenkeel serve` does,
-with keys, validation, versions, counts and drift. Peers that PROGRAM can not import are left out, and said so.
+turns within a round, and figures are medians over the rounds. Every answer is checked: JSON by its label, binary by its
+bytes. `floor` answers the body it got, so it says what HTTP alone costs here; `bare` is an ASGI application over ONNX
+Runtime that checks nothing. evenkeel runs as `evenkeel serve` does, with keys, validation, versions, counts and drift;
+`undrifted` is the same without a look at the inputs, `drifting` with a look at every batch. FOLDER holds a virtual
+environment for each peer, by its name, with onnxruntime beside it; those that are not there are left out, and said so.
 """
 
 import argparse
@@ -39,8 +40,11 @@ from core.settings import Settings
 
 HERE = Path(__file__).parent
 REQUESTS = 256
-PEERS = ("litserve", "bentoml")
-ONLY_JSON = ("naive", *PEERS)
+PEERS = ("litserve", "bentoml", "mlserver")
+NAIVE = ("naive", "naive-async")
+ONLY_JSON = (*NAIVE, *PEERS)
+OURS = {"evenkeel": None, "undrifted": "0", "drifting": "1"}
+"""What share of the batches is compared with the training data; None: the default."""
 
 
 def http(path: str, key: str, body: bytes, headers: str = "Content-Type: application/json\r\n") -> bytes:
@@ -59,7 +63,9 @@ def prepared(folder: Path, model: Frozen, name: str, key: str) -> dict[str, Path
     labels = [f'"label":"{row.argmax()}"'.encode() for row in answers]
     forms["json"] = ([http(f"/v1/models/{name}/predict", key, body) for body in bodies], labels)
     forms["json floor"] = (forms["json"][0], [b""] * REQUESTS)
-    forms["json peer"] = ([http("/predict", key, body) for body in bodies], [b""] * REQUESTS)
+    forms["json peer"] = ([http("/predict", key, body) for body in bodies], labels)
+    forms["json bentoml"] = (forms["json peer"][0], [mark.replace(b":", b": ") for mark in labels])
+    forms["json mlserver"] = v2_forms(name, key, bodies, model, answers)
     header = orjson.dumps(
         {
             "inputs": [
@@ -86,6 +92,16 @@ def prepared(folder: Path, model: Frozen, name: str, key: str) -> dict[str, Path
         }
         files[form].write_text(json.dumps(text))
     return files
+
+
+def v2_forms(name: str, key: str, bodies: list[bytes], model: Frozen, answers: Any) -> tuple[list[bytes], list[bytes]]:
+    """The same numbers as the Open Inference Protocol has them in JSON; the label is a tensor of its own."""
+    requests = []
+    for body in bodies:
+        data = orjson.loads(body)["rows"][0]
+        tensor = {"name": "input", "shape": [1, *model.shape], "datatype": "FP32", "data": data}
+        requests.append(http(f"/v2/models/{name}/infer", key, orjson.dumps({"inputs": [tensor]})))
+    return requests, [f'"data":[{row.argmax()}]'.encode() for row in answers]
 
 
 def load(port: int, connections: int, seconds: float, file: Path) -> dict[str, Any]:
@@ -139,7 +155,11 @@ class Field:
     def start(self) -> None:
         for name in self.given.servers:
             port = unused_port()
-            server = Server(self._program(name, port), port)
+            program = self._program(name, port)
+            if not Path(program[0]).exists():
+                print(f"{name}: left out: there is no {program[0]}")
+                continue
+            server = Server(program, port)
             file = self.files[self._form(name, "json")]
             try:
                 server.wait(base64.b64decode(json.loads(file.read_text())["requests"][0]))
@@ -166,7 +186,7 @@ class Field:
             self._pause(name, True)
 
     def shares(self) -> str:
-        """Where evenkeel's time went, in all that was asked of it."""
+        """Where evenkeel's time went, in all that was asked of it; looking at inputs is part of `input`."""
         self._pause("evenkeel", False)
         with urllib.request.urlopen(f"http://127.0.0.1:{self.servers['evenkeel'].port}/metrics") as answer:
             text = answer.read().decode()
@@ -175,8 +195,11 @@ class Field:
             parts[part] = _value(text, f'evenkeel_inference_seconds_total{{model="{self.family}",part="{part}"')
         requests = _value(text, "evenkeel_inference_request_seconds_count{")
         whole = _value(text, "evenkeel_inference_request_seconds_sum{")
-        told = ", ".join(f"{part} {seconds / requests * 1e6:.1f} µs" for part, seconds in parts.items())
-        return f"{told}, all {whole / requests * 1e6:.1f} µs"
+        told = ", ".join(
+            f"{part} {seconds / requests * 1e6:.1f} µs ({seconds / whole:.0%})" for part, seconds in parts.items()
+        )
+        drift = _value(text, f'evenkeel_drift_seconds_total{{model="{self.family}"') / requests
+        return f"{told}, all {whole / requests * 1e6:.1f} µs; of these a look at the inputs {drift * 1e6:.2f} µs"
 
     def stop(self) -> None:
         for name, server in self.servers.items():
@@ -186,13 +209,17 @@ class Field:
     def _form(self, name: str, form: str) -> str:
         if name == "floor":
             return f"{form} floor"
-        return f"{form} peer" if name in PEERS else form
+        if name in PEERS:
+            return f"{form} peer" if name == "litserve" else f"{form} {name}"
+        return form
 
     def _program(self, name: str, port: int) -> list[str]:
-        if name == "evenkeel":
-            return command(API, {"home": str(self.folder / "home"), "port": port, "log_level": "warning"})
+        if name in OURS:
+            share = {} if OURS[name] is None else {"drift_share": OURS[name]}
+            return command(API, {"home": str(self.folder / "home"), "port": port, "log_level": "warning", **share})
         if name in PEERS:
-            return [self.given.peers_python, str(HERE / "_serving_peers.py"), name, str(port), str(self.folder)]
+            python = str(self.given.peers / name / "bin" / "python")
+            return [python, str(HERE / "_serving_peers.py"), name, str(port), str(self.folder)]
         return [sys.executable, str(HERE / "_serving_apps.py"), name, str(port), str(self.folder)]
 
 
@@ -218,7 +245,7 @@ def run(family: str, given: argparse.Namespace) -> None:
 
 def report(family: str, found: dict[tuple[str, int, str], list[dict[str, Any]]]) -> None:
     columns = ("", "form", "clients", "server", "req/s", "of floor", "p50 ms", "p99 ms", "CPU µs", "errors")
-    line = "{:8} {:7} {:>7} {:10} {:>8} {:>8} {:>8} {:>8} {:>8} {}"
+    line = "{:8} {:7} {:>7} {:11} {:>8} {:>8} {:>8} {:>8} {:>8} {}"
     print(f"\n{line.format(*columns)}")
     rates = {place: statistics.median(part["rate"] for part in parts) for place, parts in found.items()}
     for (form, concurrency, name), parts in found.items():
@@ -242,8 +269,8 @@ def main() -> None:
     parser.add_argument("--families", type=listed, default=["mlp", "convnet"])
     parser.add_argument("--forms", type=listed, default=["json", "binary"])
     parser.add_argument("--concurrency", type=lambda text: [int(part) for part in text.split(",")], default=[1, 16, 64])
-    parser.add_argument("--servers", type=listed, default=["evenkeel", "bare", "floor", "naive", *PEERS])
-    parser.add_argument("--peers-python", default=sys.executable)
+    parser.add_argument("--servers", type=listed, default=[*OURS, "bare", "floor", *NAIVE, *PEERS])
+    parser.add_argument("--peers", type=Path, default=Path(sys.prefix).parent / "peers")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     if len(os.sched_getaffinity(0)) < 2:

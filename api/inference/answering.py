@@ -11,7 +11,7 @@ from starlette.types import Receive
 from api.inference.batching import DEFAULT_PRIORITY, Batcher, NotFinite
 from api.inference.categories import by_column
 from api.inference.floats import FloatReader
-from api.inference.lanes import Array, Lane
+from api.inference.lanes import Array, Lane, Pending, Settle
 from api.inference.pictures import pictures
 from api.inference.replies import Reply, infer_reply, predict_reply
 from api.inference.rows import array_of, parse_rows
@@ -108,33 +108,26 @@ class Answering:
         self, question: Question, lane: Lane, receive: Receive, began: int, shadow: Lane | None
     ) -> Reply:
         rows = question.rows
-        outputs = await self.run(lane, rows, receive, began, question.seconds, question.priority)
+        deadline = self._deadline(lane, began, question.seconds)
+        outputs = await self._batcher.submit(lane, rows, deadline, question.priority, receive)
         if shadow is not None:
             self.shadows.send(lane, shadow, rows, outputs)
         return question.told(outputs, lane)
 
     async def answers(self, lane: Lane, rows: Array, receive: Receive) -> list[Array]:
-        """The outputs for rows that are known to be finite, at least one."""
-        return await self.run(lane, rows, receive, time.perf_counter_ns())
+        """The outputs for rows that are known to be finite, at least one. Raises what `Batcher.submit` does."""
+        deadline = self._deadline(lane, time.perf_counter_ns(), None)
+        return await self._batcher.submit(lane, rows, deadline, gone=receive)
 
-    def run(
-        self,
-        lane: Lane,
-        rows: Array,
-        receive: Receive | None,
-        began: int,
-        seconds: float | None = None,
-        priority: int = DEFAULT_PRIORITY,
-    ) -> "asyncio.Future[list[Array]]":
-        """The outputs for at least one row. Raises what `Batcher.submit` does.
+    def pending(self, lane: Lane, question: Question, began: int, settle: Settle) -> Pending:
+        """At least one row, for `Batcher.enter`. `began` (ns): when its body was whole."""
+        return Pending(question.rows, self._deadline(lane, began, question.seconds), settle)
 
-        `began` (ns): when its body was whole. `receive`: ends when the client is gone; without it, whoever
-        asks cancels.
-        """
+    def _deadline(self, lane: Lane, began: int, seconds: float | None) -> float:
+        """Of a request that was read since `began`, and is counted so."""
         lane.tally.parse_ns += time.perf_counter_ns() - began
         lane.tally.requests += 1
-        deadline = asyncio.get_running_loop().time() + (seconds or self._seconds)
-        return self._batcher.submit(lane, rows, deadline, priority, receive)
+        return asyncio.get_running_loop().time() + (seconds or self._seconds)
 
     def _exact_rows(self, body: bytes, lane: Lane) -> Array:
         rows = parse_rows(body, self._maximum_rows)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from api.inference.lanes import Array, Lane, Model, Part, Pending, too_late
-from core.errors import FieldProblem, InputInvalid, Overloaded, Unavailable
+from api.inference.lanes import Array, Lane, Part, Pending, Run, too_late
+from core.errors import EvenkeelError, FieldProblem, InputInvalid, Overloaded, Unavailable
 
 AT_ONCE_SECONDS = 0.001
 """A batch that takes no longer runs on the event loop itself: to hand it to a thread would cost more than it."""
@@ -48,7 +48,7 @@ class Batcher:
         """Whoever still waits is told that the service ends."""
         for lane in self._turns:
             for _, _, pending in lane.waiting:
-                pending.fail(Unavailable("the service is stopping: ask again"))
+                pending.end(Unavailable("the service is stopping: ask again"))
         self._turns.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -63,6 +63,9 @@ class Batcher:
                 retry_after_seconds=seconds,
             )
 
+    def has_room(self, lane: Lane, rows: int) -> bool:
+        return not lane.rows_waiting or lane.rows_waiting + rows <= self._queue_rows
+
     def submit(
         self, lane: Lane, rows: Array, deadline: float, priority: int = DEFAULT_PRIORITY, gone: Gone | None = None
     ) -> "asyncio.Future[list[Array]]":
@@ -71,19 +74,44 @@ class Batcher:
         The future raises DeadlinePassed, InputInvalid for rows whose answer is no number, or Unavailable; it is
         cancelled when `gone` ends first.
         """
+        future = asyncio.get_running_loop().create_future()
+
+        def settle(answer: list[Array] | EvenkeelError | None) -> None:
+            if answer is None or future.done():
+                future.cancel()
+            elif isinstance(answer, EvenkeelError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        pending = Pending(rows, deadline, settle)
+        future.add_done_callback(lambda _: pending.leave())
+        self.enter(lane, pending, priority, gone)
+        return future
+
+    def enter(
+        self,
+        lane: Lane,
+        pending: Pending,
+        priority: int = DEFAULT_PRIORITY,
+        gone: Gone | None = None,
+        alone: bool = False,
+    ) -> None:
+        """The same for one who is told without a future. `alone`: nobody else is about to ask, as far as is known,
+        so that it need not wait for the end of this turn of the loop."""
         if lane.rows_waiting:
-            self.admit(lane, len(rows))
-        loop = asyncio.get_running_loop()
-        pending = Pending(rows, deadline, loop.create_future())
+            self.admit(lane, len(pending.rows))
+        lone = alone and not self._due and not self._turns
         heappush(lane.waiting, (priority, next(self._order), pending))
-        lane.rows_waiting += len(rows)
+        lane.rows_waiting += len(pending.rows)
         self._fresh.append((pending, gone))
         if not lane.has_turn:
             lane.has_turn = True
             self._turns.append(lane)
-        if not self._due:
-            self._call(loop)
-        return pending.future
+        if lone:
+            self._tick()
+        else:
+            self._call(asyncio.get_running_loop())
 
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._due:
@@ -125,7 +153,7 @@ class Batcher:
         if not parts:
             return
         self._idle -= 1
-        running = loop.run_in_executor(self._pool, _timed, lane.model, chunk)
+        running = loop.run_in_executor(self._pool, _timed, lane.model.run, chunk)
 
         def ended(done: "asyncio.Future[tuple[list[Array], int]]") -> None:
             self._idle += 1
@@ -144,23 +172,19 @@ class Batcher:
     def _watch_fresh(self, loop: asyncio.AbstractEventLoop) -> None:
         """Who is not answered yet will wait: only then is it worth a timer and a look at the connection."""
         for pending, gone in self._fresh:
-            if not pending.future.done():
+            if not pending.over:
                 _watch(loop, pending, gone)
         self._fresh.clear()
 
 
 def _watch(loop: asyncio.AbstractEventLoop, pending: Pending, gone: Gone | None) -> None:
-    timer = loop.call_at(pending.deadline, pending.fail, too_late())
-    watcher = asyncio.ensure_future(gone()) if gone is not None else None
-    if watcher is not None:
-        watcher.add_done_callback(lambda _: pending.future.cancel())
-
-    def settled(_: Any) -> None:
-        timer.cancel()
-        if watcher is not None:
-            watcher.cancel()
-
-    pending.future.add_done_callback(settled)
+    timer = loop.call_at(pending.deadline, pending.end, too_late())
+    if gone is None:
+        pending.held = (timer.cancel,)
+    else:
+        watcher = asyncio.ensure_future(gone())
+        watcher.add_done_callback(lambda _: pending.leave())
+        pending.held = (timer.cancel, watcher.cancel)
 
 
 def _run_at_once(lane: Lane, parts: list[Part]) -> None:
@@ -168,7 +192,7 @@ def _run_at_once(lane: Lane, parts: list[Part]) -> None:
     if not parts:
         return
     try:
-        outputs, seconds_ns = _timed(lane.model, chunk)
+        outputs, seconds_ns = _timed(lane.run_at_once, chunk)
     except Exception as error:
         _fail(lane, parts, error)
         return
@@ -209,14 +233,14 @@ def _without_nonfinite(parts: list[Part]) -> Array:
         if np.isfinite(rows).all():
             kept.append(rows)
         else:
-            pending.fail(NotFinite("a value is not finite"))
+            pending.end(NotFinite("a value is not finite"))
             parts.remove(part)
     return np.concatenate(kept) if kept else pending.rows[:0]
 
 
-def _timed(model: Model, chunk: Array) -> tuple[list[Array], int]:
+def _timed(run: Run, chunk: Array) -> tuple[list[Array], int]:
     began = time.perf_counter_ns()
-    outputs = model.run(chunk)
+    outputs = run(chunk)
     return outputs, time.perf_counter_ns() - began
 
 
@@ -227,19 +251,10 @@ def _hand_out(lane: Lane, parts: list[Part], outputs: list[Array], began: int, c
     finite = all(bool(np.isfinite(output).all()) for output in outputs)
     if len(parts) == 1 and finite:
         pending, start, size = parts[0]
-        pending.answer(start, outputs, size)
+        found = [(pending, pending.whole(start, outputs, size))]
     else:
-        place = 0
-        for pending, start, size in parts:
-            answers = [output[place : place + size] for output in outputs]
-            place += size
-            if finite or not _refused(pending, start, answers):
-                pending.answer(start, answers, size)
+        found = _by_request(parts, outputs, finite)
     ended = time.perf_counter_ns()
-    for pending, _, _ in parts:
-        if pending.future.done():
-            tally.succeeded += 1
-            tally.total_ns += ended - pending.since
     tally.last_ms = time.time_ns() // 1_000_000
     tally.rows += rows
     tally.batches += 1
@@ -247,6 +262,22 @@ def _hand_out(lane: Lane, parts: list[Part], outputs: list[Array], began: int, c
     tally.size_ns[rows] += compute_ns
     tally.compute_ns += compute_ns
     tally.output_ns += ended - ran
+    for pending, whole in found:
+        if whole is not None:
+            tally.succeeded += 1
+            tally.total_ns += ended - pending.since
+            pending.end(whole)
+
+
+def _by_request(parts: list[Part], outputs: list[Array], finite: bool) -> list[tuple[Pending, list[Array] | None]]:
+    found = []
+    place = 0
+    for pending, start, size in parts:
+        answers = [output[place : place + size] for output in outputs]
+        place += size
+        if finite or not _refused(pending, start, answers):
+            found.append((pending, pending.whole(start, answers, size)))
+    return found
 
 
 def _refused(pending: Pending, start: int, answers: list[Array]) -> bool:
@@ -255,7 +286,7 @@ def _refused(pending: Pending, start: int, answers: list[Array]) -> bool:
         if not all(np.isfinite(output[index]).all() for output in answers):
             pointer = f"/rows/{start + index}"
             problem = FieldProblem(pointer, "answer_not_finite", NOT_FINITE_ANSWER)
-            pending.fail(InputInvalid(f"{pointer}: {NOT_FINITE_ANSWER}", (problem,)))
+            pending.end(InputInvalid(f"{pointer}: {NOT_FINITE_ANSWER}", (problem,)))
             return True
     return False
 
@@ -265,4 +296,4 @@ def _fail(lane: Lane, parts: list[Part], error: BaseException) -> None:
     for pending, _, _ in parts:
         lane.tally.failed += 1
         lane.tally.failed_ns += ended - pending.since
-        pending.fail(Unavailable(f"version {lane.version} of model {lane.name} could not answer: {error}"))
+        pending.end(Unavailable(f"version {lane.version} of model {lane.name} could not answer: {error}"))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
+from api.inference.alone import Alone
 from api.inference.batching import Batcher
 from api.inference.categories import Fields
 from api.inference.drift import drift_of
@@ -186,6 +187,8 @@ class Engine:
             model = served_model(self._artifacts.get(file["name"], file["sha256"]), card)
             seconds = warmed_up(model)
             lane = Lane(model, key, found.name, found.statistics_sha256, found.weights_sha256, *seconds)
+            if not model.padded:
+                lane.run_at_once = Alone(model).run
             if model.remark is not None:
                 logger.warning("version %d of model %s: %s", lane.version, lane.name, model.remark)
             self._watch_over(lane, found)

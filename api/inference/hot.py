@@ -40,13 +40,25 @@ Answer = tuple[int, Headers, bytes]
 
 class HotPath:
     def __init__(self, maximum_body_bytes: int, meters: Meters) -> None:
-        self._maximum_body_bytes = maximum_body_bytes
+        self.maximum_body_bytes = maximum_body_bytes
         self._meters = meters
         self._prefix = new_id("req").encode()
         self._numbers = count()
+        self._last: Any = None
 
     def answers(self, path: str) -> bool:
         return path.endswith(ENDS) and _is_hot(path)
+
+    def again(self, connection: Any) -> bool:
+        """Whether the last request that was asked came from the same connection. Then nobody else asked while it was
+        answered, and it is likely that nobody else asks now."""
+        same = connection is self._last
+        self._last = connection
+        return same
+
+    def forget(self, connection: Any) -> None:
+        if connection is self._last:
+            self._last = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._respond(scope, send, lambda infer: self._answer(scope, receive, infer))
@@ -100,8 +112,8 @@ class HotPath:
             resources.engine.batcher.admit(lane, 1)  # before its body is read
         message = await receive()
         body: bytes = message.get("body", b"")
-        if b"content-encoding" in headers or message.get("more_body", False) or len(body) > self._maximum_body_bytes:
-            body = await body_of(receive, headers, self._maximum_body_bytes, message)
+        if b"content-encoding" in headers or message.get("more_body", False) or len(body) > self.maximum_body_bytes:
+            body = await body_of(receive, headers, self.maximum_body_bytes, message)
         answer = resources.answering.infer if infer else resources.answering.predict
         content, media, header_size = await answer(lane, body, headers, receive, route.shadow)
         content, packing = await packed(content, headers.get(b"accept-encoding"))

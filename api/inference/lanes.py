@@ -1,11 +1,11 @@
 """A version in memory with those who wait for it, and what it has done so far."""
 
-import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from heapq import heappop, heapreplace
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,44 +15,52 @@ from api.inference.layers import LayerDrift
 from core.errors import DeadlinePassed, EvenkeelError
 
 Array = NDArray[np.float32]
-
-
-class Model(Protocol):
-    @property
-    def rows_a_run(self) -> int:
-        """The most rows a run, for which one row's bits are proved."""
-
-    def run(self, chunk: Array) -> list[Array]: ...
+Run = Callable[[Array], list[Array]]
+Settle = Callable[["list[Array] | EvenkeelError | None"], None]
 
 
 class Pending:
-    """Rows that wait for their answers. `future` has one array an output."""
+    """Rows that wait for their answers. `settle` is told once: one array an output, what went wrong, or None when
+    whoever asked is gone."""
 
-    __slots__ = ("answered", "deadline", "future", "parts", "rows", "since", "taken")
+    __slots__ = ("answered", "deadline", "gone", "held", "over", "parts", "rows", "settle", "since", "taken")
 
-    def __init__(self, rows: Array, deadline: float, future: "asyncio.Future[list[Array]]") -> None:
+    def __init__(self, rows: Array, deadline: float, settle: Settle) -> None:
         self.rows = rows
         self.deadline = deadline
-        self.future = future
+        self.settle = settle
         self.since = time.perf_counter_ns()
         self.taken = self.answered = 0
+        self.over = self.gone = False
         self.parts: dict[int, list[Array]] = {}
+        self.held: tuple[Callable[[], Any], ...] = ()  # what is to be cancelled at the end
 
-    def answer(self, start: int, outputs: list[Array], size: int) -> None:
-        if self.future.done():
-            return
+    def whole(self, start: int, outputs: list[Array], size: int) -> list[Array] | None:
+        """All its outputs, when those for `size` rows from `start` on were the last that it lacked."""
+        if self.over:
+            return None
         if size == len(self.rows):
-            self.future.set_result(outputs)
-            return
+            return outputs
         self.parts[start] = outputs
         self.answered += size
-        if self.answered == len(self.rows):
-            in_order = [self.parts[place] for place in sorted(self.parts)]
-            self.future.set_result([np.concatenate(output) for output in zip(*in_order, strict=True)])
+        if self.answered < len(self.rows):
+            return None
+        in_order = [self.parts[place] for place in sorted(self.parts)]
+        return [np.concatenate(output) for output in zip(*in_order, strict=True)]
 
-    def fail(self, error: EvenkeelError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+    def end(self, answer: "list[Array] | EvenkeelError | None") -> None:
+        if self.over:
+            return
+        self.over = True
+        for cancel in self.held:
+            cancel()
+        self.settle(answer)
+
+    def leave(self) -> None:
+        """Whoever asked is gone: rows that were not taken yet never run."""
+        if not self.over:
+            self.gone = True
+            self.end(None)
 
 
 Part = tuple[Pending, int, int]
@@ -88,6 +96,7 @@ class Lane:
     ) -> None:
         self.model = model
         self.rows_a_run: int = model.rows_a_run
+        self.run_at_once: Run = model.run  # on the event loop
         self.key = key
         self.name = name
         self.version = key[1]
@@ -99,7 +108,7 @@ class Lane:
             (b"evenkeel-statistics-sha256", (statistics_sha256 or "none").encode()),
             (b"evenkeel-batch-invariance", b"padded" if model.padded else b"exact"),
         ]
-        self.head = b"".join(b"%b: %b\r\n" % header for header in self.headers)
+        self.beginnings: dict[tuple[bytes, bytes], tuple[Any, bytes]] = {}  # of answers, by their content type
         self.plans: dict[bytes, Any] = {}  # headers of requests that were understood before
         self.heads: dict[Any, bytes] = {}  # and of their answers
         self.drift: Drift | None = None
@@ -128,7 +137,7 @@ class Lane:
         while self.waiting and room:
             priority, _, pending = self.waiting[0]
             left = len(pending.rows) - pending.taken
-            if pending.future.done() or pending.deadline < now:
+            if pending.over or pending.deadline < now:
                 heappop(self.waiting)
                 self.rows_waiting -= left
                 self._drop(pending)
@@ -147,11 +156,11 @@ class Lane:
         return parts
 
     def _drop(self, pending: Pending) -> None:
-        if pending.future.cancelled():
+        if pending.gone:
             self.tally.cancelled += 1
-        elif not pending.future.done():
+        elif not pending.over:
             self.tally.expired += 1
-            pending.fail(too_late())
+            pending.end(too_late())
 
 
 def too_late() -> DeadlinePassed:
