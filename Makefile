@@ -36,11 +36,12 @@ up: $(STAMP)
 migrate: $(STAMP)
 	@$(BIN)/evenkeel migrate
 
+# Three at a time on two cores: half of what the tests do is wait.
 test: check
-	$(BIN)/pytest -m 'not slow' -n 2
+	$(BIN)/pytest -m 'not slow' -n 3 --dist worksteal
 
 test-all: check
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .
