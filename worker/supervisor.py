@@ -96,6 +96,7 @@ def _warm_up(node: Node) -> None:
     except (OSError, EOFError):
         node.starting.failed()
         raise
+    node.warm.set()
 
 
 def _start(node: Node, order: Order) -> Trainer:
