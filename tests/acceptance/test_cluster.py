@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +33,8 @@ LONG = {
     "training": {"steps": 8000, "evaluate_every": 4000, "checkpoint_every": 400},
     "publish": None,
 }
+ALLOWANCE_SECONDS = 1.5
+"""For a sweep and a claim on a machine that is busy. Less than the 5 s of a poll, so that a bell must have told."""
 WIDE = LONG | {"network": {"family": "mlp", "hidden": [256, 256], "dropout": 0.1}}
 
 
@@ -119,6 +120,16 @@ def ran_once_each(client: Client, ids: list[str]) -> None:
     for job_id in ids:
         job = client.wait(job_id, 120)
         assert (job.status, job.attempt) == ("succeeded", 1), job.error
+
+
+def ready(worker: psutil.Process) -> bool:
+    """Whether it can start a trainer at once: its forkserver takes its title when everything is loaded."""
+    return any("evenkeel: forkserver" in " ".join(child.cmdline()) for child in worker.children())
+
+
+def claimed_at(client: Client, job_id: str, attempt: int) -> datetime:
+    [event] = [e for e in client.events(job_id) if (e.attempt, e.data.get("status")) == (attempt, "running")]
+    return event.created_at
 
 
 def test_a_hundred_copies_of_one_bell_make_one_attempt(cluster: Service, broker: Valkey, tmp_path: Path) -> None:
@@ -281,20 +292,19 @@ def test_whichever_worker_is_killed_the_other_has_its_job_when_lease_and_reaper_
     within = sum(float(FAST[name]) for name in ("EVENKEEL_LEASE_SECONDS", "EVENKEEL_REAPER_SECONDS"))
 
     while len(waits) < 20:
-        with another_worker(cluster, tmp_path / f"second-{len(waits)}"):
-            now = datetime.now(UTC).isoformat()
-            wait_until(lambda now=now: sum(node["last_seen_at"] > now for node in client.nodes()) == 2)
+        with another_worker(cluster, tmp_path / f"second-{len(waits)}") as second:
+            wait_until(lambda second=second: ready(cluster.worker()) and ready(psutil.Process(second.pid)))
             job = client.submit(LONG)
             wait_until(lambda job=job: client.job(job.id).progress.step > 0)
             threading.Event().wait(chance.random())
             trainer = cluster.trainer(job.id)
             if trainer is None:
                 continue  # it was faster
+            killed_at = datetime.now(UTC)
             trainer.parents()[1].kill()  # its forkserver's worker: Celery's main process
-            killed_at = time.monotonic()
-            wait_until(lambda job=job: client.job(job.id).attempt > 1 or client.job(job.id).terminal)
-            waits.append(time.monotonic() - killed_at)
             same_as(client, client.wait(job.id, 120), golden)
+            waits.append((claimed_at(client, job.id, attempt=2) - killed_at).total_seconds())
+            print(f"taken over after {waits[-1]:.2f} s")
 
-    print(f"taken over after {min(waits):.1f} to {max(waits):.1f} s; lease and reaper: {within:g} s")
-    assert max(waits) < 2 * within  # twice, for a machine that is busy
+    print(f"taken over after {min(waits):.2f} to {max(waits):.2f} s; lease and reaper: {within:g} s")
+    assert max(waits) < within + ALLOWANCE_SECONDS
