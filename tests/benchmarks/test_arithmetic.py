@@ -99,11 +99,9 @@ def counters(**values: int) -> SimpleNamespace:
     return SimpleNamespace(**dict.fromkeys(names, 0) | values)
 
 
-def plan(tick_seconds: float = 1.0, end_at: float = 10.0) -> Plan:
-    """A window from 0 on."""
-    return Plan(
-        "", tick_seconds, 10.0, 10.0, 30, 30, 8, None, start_at=0.0, started_at=0.0, begin_at=0.0, end_at=end_at
-    )
+def plan() -> Plan:
+    """A tick a second, and ten of them in the window."""
+    return Plan("", 1.0, 10.0, 10.0, 30, 30, 8, None, start_at=0.0, started_at=0.0, begin_at=0.0, end_at=10.0)
 
 
 def on_time(worker: int, ticks: int) -> list[Done]:
