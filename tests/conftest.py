@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from tests.servers import Postgres, valkey_server
 
 REDIS_DATABASES = 16
 MNIST_FOLDER = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    """A suite in the background of a shell, or under nohup, ignores signals, and so would all that it starts: what is
+    ignored is inherited, what is handled is not."""
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(ignored) is signal.SIG_IGN:
+            signal.signal(ignored, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
