@@ -1,10 +1,12 @@
 """What a Postgres server does in a window of time, asked of its own statistics and of the operating system."""
 
 import contextlib
+import os
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -46,9 +48,7 @@ class Load:
     def window(self, begin_at: float, end_at: float) -> tuple[Moment, Moment]:
         """Blocks to the end of the window; what was counted at its begin and at its end."""
         with self.engine.connect() as connection:
-            server = psutil.Process(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()).parent()
-            if server is None:
-                raise RuntimeError("the server process is not on this machine")
+            server = psutil.Process(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()).ppid()
             _until(begin_at - 1.0)
             self.connection_bytes = _own_bytes(list(connection.execute(PIDS).scalars()))
             connection.rollback()
@@ -77,15 +77,21 @@ class Load:
         return f"{name} {times / self.waits.total():.0%}"
 
 
-def server_cpu_seconds(server: psutil.Process) -> float:
-    """What a server and its processes have used, those included that have ended."""
-    own = server.cpu_times()
-    used = own.user + own.system + own.children_user + own.children_system
-    for process in server.children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            used += times.user + times.system
-    return used
+def server_cpu_seconds(server_pid: int) -> float:
+    """What a server and its processes have used, those included that have ended. Read straight from the kernel's
+    files: while a library looks at two thousand processes, some of them end."""
+    pids = Path(f"/proc/{server_pid}/task/{server_pid}/children").read_text().split()
+    own = _cpu_ticks(server_pid)
+    return float(sum(own) + sum(sum(_cpu_ticks(pid)[:2]) for pid in pids)) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_ticks(pid: int | str) -> list[int]:
+    """User and system time of a process, and of its children that have ended; zeros when it has ended itself."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return [0, 0, 0, 0]
+    return [int(value) for value in stat.rpartition(")")[2].split()[11:15]]
 
 
 def _own_bytes(pids: list[int]) -> float:
@@ -97,7 +103,7 @@ def _own_bytes(pids: list[int]) -> float:
     return sum(sizes) / max(1, len(sizes))
 
 
-def _moment(connection: Connection, server: psutil.Process) -> Moment:
+def _moment(connection: Connection, server: int) -> Moment:
     counters = connection.execute(COUNTERS).one()
     connection.rollback()
     return Moment(time.time(), server_cpu_seconds(server), _machine_seconds(), counters)

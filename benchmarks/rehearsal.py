@@ -28,8 +28,9 @@ from core.db import Database
 
 BACKLOG = 500
 TENANTS = 3
-WORKERS_A_SECOND = 20
-"""They start one after another: a thousand that connect at once are a test of their own (`benchmarks.herd`)."""
+WORKERS_A_SECOND = 10
+"""They start one after another, as each costs the machine some tenths of a second: a thousand that come at once are a
+test of their own (`benchmarks.herd`)."""
 CONNECTIONS_A_WORKER = 4
 HEADER = (
     "workers  ticks/s  in time  late p99  tick p50    p99  claim p50    p99   tx/s  Postgres CPU  a tick  clients CPU"

@@ -2,13 +2,16 @@
 
 import math
 import os
+import subprocess
+import sys
 from collections import Counter
+from subprocess import PIPE
 from types import SimpleNamespace
 
 import pytest
 
 from benchmarks._fleet import Counts, counts_in
-from benchmarks._server_load import Load, Moment
+from benchmarks._server_load import Load, Moment, server_cpu_seconds
 from benchmarks._sleepers import SERIES, Done, Plan, Seen, invented
 from benchmarks._stacks import environment, percentile
 from benchmarks.claim_rate import Drained, combine
@@ -143,3 +146,16 @@ def test_a_worker_has_recovered_with_its_first_tick_that_began_after_the_disturb
     found = recovery(3, seen, disturbed_at=4.0, moment=5.0, until=10.0)
 
     assert (found.workers, found.firsts, found.refused) == (3, [2.0, 4.5], 2)
+
+
+def test_what_a_process_and_its_children_have_used_is_counted_when_they_have_ended_too() -> None:
+    busy = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"]
+    before = server_cpu_seconds(os.getpid())
+    with subprocess.Popen([*busy[:2], f"{busy[2]}\nprint(1, flush=True)\ninput()"], stdin=PIPE, stdout=PIPE) as living:
+        assert living.stdout is not None
+        living.stdout.readline()
+        while_it_lives = server_cpu_seconds(os.getpid())
+        living.communicate(b"\n")
+
+    assert while_it_lives - before >= 0.25  # the kernel counts in hundredths
+    assert server_cpu_seconds(os.getpid()) >= while_it_lives
