@@ -6,6 +6,7 @@ from typing import Any, NoReturn, TypeVar
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
+from api.inference.bodies import unpacked
 from core.errors import FieldProblem, InputInvalid, Malformed, SpecInvalid, TooLarge, told
 from core.spec.base import Spec
 from core.spec.problems import field_problems
@@ -21,9 +22,13 @@ B = TypeVar("B", bound=BaseModel)
 async def read_json(request: Request) -> Any:
     """The body as JSON.
 
-    Raises Malformed (no JSON, a name twice), TooLarge, or SpecInvalid (a value that no database can hold).
+    Raises Malformed (no JSON, a name twice), TooLarge, UnsupportedMedia (packed in a way that is not read here), or
+    SpecInvalid (a value that no database can hold).
     """
     content = await request.body()
+    encoding = request.headers.get("content-encoding")
+    if encoding is not None:
+        content = unpacked(content, encoding.encode(), MAXIMUM_BYTES)
     if len(content) > MAXIMUM_BYTES:
         raise TooLarge(f"the body has {len(content)} bytes, and a request like this may have {MAXIMUM_BYTES}")
     return parse(content)

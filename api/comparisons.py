@@ -82,6 +82,7 @@ class Admitted:
             "metric": self.metric,
             "target": self.spec.target,
             "also": list(self.spec.also),
+            "ensemble": self.spec.ensemble,
             "seeds": list(self.seeds),
             "variants": [
                 plan_of(item) | ({"trial": place, "rung": 0} if self.spec.search else {})

@@ -15,6 +15,7 @@ from api.schemas.models import AliasRequest
 from api.schemas.predictions import Predictions, Rows
 from api.schemas.problems import Problem
 from core.spec import ComparisonSpec, JobSpec
+from core.spec.ensemble import EnsembleRequest
 from core.spec.fork import ForkRequest
 from core.spec.recalibration import RecalibrationRequest
 from core.spec.recipe import RecipeRun
@@ -24,6 +25,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     JobSpec,
     ComparisonSpec,
     RecalibrationRequest,
+    EnsembleRequest,
     ForkRequest,
     RecipeRun,
     CancelOptions,

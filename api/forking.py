@@ -23,7 +23,7 @@ from core.spec.fork import ForkRequest, ForkSpec
 from core.spec.problems import pointer
 from core.spec.variation import problems_of_paths, put
 
-SERVICE_FIELDS = ("recalibration", "fork")
+SERVICE_FIELDS = ("recalibration", "ensemble", "fork")
 NOT_FORKED = dict.fromkeys(SERVICE_FIELDS, "it is written by the service")
 
 
@@ -92,8 +92,10 @@ def _unfit(before: dict[str, Any], spec: JobSpec, step: int) -> Iterator[FieldPr
 
 
 def _checkpoint(connection: Connection, source: Any, wanted: str) -> Any:
-    if source.spec.get("recalibration") is not None:
-        raise Conflict(f"job {source.id} is a recalibration, which trains nothing: fork the job that made its model")
+    for kind in ("recalibration", "ensemble"):
+        if source.spec.get(kind) is not None:
+            told = f"job {source.id} is a job of kind {kind}, which trains nothing"
+            raise Conflict(f"{told}: fork a job that trained a version")
     found = connection.execute(checkpoints.of_job(source.id)).all()
     if not found:
         raise Conflict(f"job {source.id} has no checkpoint yet: wait for its first (training.checkpoint_every)")

@@ -17,6 +17,7 @@ from core.queries import jobs
 from core.states import Status
 
 METADATA = re.compile(r"\Ametadata\[(.*)\]\Z", re.DOTALL)
+COMPARISON = re.compile(r"cmp_[a-z0-9]{1,34}")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,6 +27,7 @@ class JobFilters:
     family: str | None
     name: str | None
     metadata: dict[str, str]
+    comparison: str | None
     created_after: int | None  # microseconds
     created_before: int | None
     with_latest_metrics: bool
@@ -36,6 +38,9 @@ async def job_filters(
     status: Annotated[str | None, Query(description="One or more, with commas", examples=["queued,running"])] = None,
     family: Annotated[str | None, Query(max_length=32)] = None,
     name: Annotated[str | None, Query(max_length=63)] = None,
+    comparison: Annotated[
+        str | None, Query(max_length=40, description="Members of this comparison; `none`: of no comparison")
+    ] = None,
     created_after: Annotated[AwareDatetime | None, Query(description="RFC 3339")] = None,
     created_before: Annotated[AwareDatetime | None, Query(description="RFC 3339")] = None,
     include: Annotated[Literal["latest_metrics"] | None, Query()] = None,
@@ -48,6 +53,7 @@ async def job_filters(
         family=family,
         name=name,
         metadata={key: value for name, value in request.query_params.multi_items() for key in METADATA.findall(name)},
+        comparison=_comparison(comparison),
         created_after=_microseconds(created_after),
         created_before=_microseconds(created_before),
         with_latest_metrics=include is not None,
@@ -97,6 +103,7 @@ def list_jobs(database: Database, tenant_id: str, query: PageQuery, filters: Job
                 filters.created_after,
                 filters.created_before,
                 filters.name,
+                filters.comparison,
             )
         ).all()
         kept, has_more = query.cut(rows)
@@ -128,6 +135,12 @@ def _statuses(text: str | None) -> list[str]:
             allowed = ", ".join(get_args(Status))
             raise bad_query("status", "unknown_status", f"{status!r} is no status: use {allowed}")
     return given
+
+
+def _comparison(text: str | None) -> str | None:
+    if text is not None and text != jobs.OF_NONE and not COMPARISON.fullmatch(text):
+        raise bad_query("comparison", "no_comparison", f"{text!r} is no comparison: give an id (cmp_…), or none")
+    return text
 
 
 def _microseconds(time: datetime | None) -> int | None:

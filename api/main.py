@@ -13,6 +13,7 @@ from api.documentation import describe
 from api.edge import Edge
 from api.inference.hot import HotPath
 from api.meters import Meters
+from api.packing import Packing
 from api.problems import add_problem_handlers
 from api.resources import LifespanState, close_resources, open_resources
 from api.routers import (
@@ -22,6 +23,7 @@ from api.routers import (
     comparisons,
     datasets,
     docs,
+    ensembles,
     events,
     health,
     inference_protocol,
@@ -41,7 +43,20 @@ from core.settings import Settings
 WORKER_THREADS = 20
 """Handlers at work at once; fewer than the database's pool holds, so that none waits for a connection."""
 SPARE_CONNECTIONS = 5  # for streams
-TRAINING = (jobs, comparisons, recipes, events, metrics, layers, datasets, recalibration, keys, architectures, nodes)
+TRAINING = (
+    jobs,
+    comparisons,
+    recipes,
+    events,
+    metrics,
+    layers,
+    datasets,
+    recalibration,
+    ensembles,
+    keys,
+    architectures,
+    nodes,
+)
 SERVING = (models, aliases, verification, inference_protocol, adapters, health, docs)
 DESCRIPTION = (
     "Training as a service for batch-normalized networks: jobs that lose nothing, "
@@ -90,6 +105,7 @@ def create_app(settings: Settings) -> Application:
         docs_url=None,  # FastAPI's page loads its scripts from elsewhere; ours asks nobody
         redoc_url=None,
     )
+    app.add_middleware(Packing)
     app.add_middleware(Edge, maximum_body_bytes=settings.maximum_body_bytes, meters=meters)
     add_problem_handlers(app)
     for noun in SERVING if settings.role == "inference" else (*TRAINING, *SERVING):

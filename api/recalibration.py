@@ -77,7 +77,7 @@ def admitted_again(spec: dict[str, Any], settings: Settings) -> tuple[JobSpec, i
 
     Raises SpecInvalid when it would not be admitted today.
     """
-    if spec.get("recalibration") is not None:
+    if spec.get("recalibration") is not None or spec.get("ensemble") is not None:
         return validated(JobSpec, spec), 0
     known, plan = admitted({name: value for name, value in spec.items() if name != "fork"}, settings)
     fork = spec.get("fork")
@@ -99,6 +99,10 @@ def _base(
 
 def _problems(name: str, version: Any, request: RecalibrationRequest) -> Iterator[FieldProblem]:
     shape, facts = tuple(version.card["input"]["shape"]), request.dataset.facts
+    if version.card.get("ensemble") is not None:
+        message = f"version {version.version} of {name} is an ensemble: recalibrate its members, and average them anew"
+        yield FieldProblem("/version" if request.version else "", "is_an_ensemble", message)
+        return
     if version.statistics_sha256 is None:
         message = f"version {version.version} of {name} has no layer with population statistics: nothing to recalibrate"
         yield FieldProblem("/version" if request.version else "", "no_statistics", message)
@@ -160,7 +164,11 @@ def _job_spec(name: str, version: Any, base: dict[str, Any], request: Recalibrat
         "population": request.population.model_dump(mode="json"),
         "resources": request.resources.model_dump(mode="json"),
         "training": base["training"] | {"time_limit_seconds": None, "early_stopping": None},
-        "publish": {"model": name, "alias": request.publish.alias},
+        "publish": {
+            "model": name,
+            "alias": request.publish.alias,
+            "serving": (base["publish"] or {}).get("serving"),  # as the version is served that it comes from
+        },
         "recalibration": lineage.model_dump(mode="json"),
     }
     return validated(JobSpec, spec)

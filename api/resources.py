@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 
 from api.inference.answering import Answering
 from api.inference.collecting import EngineCollector
-from api.inference.engine import Engine
+from api.inference.engine import Engine, Watch
 from api.inference.grants import Grants
 from api.inference.resolution import Resolver
 from api.keycache import KeyCache
@@ -42,13 +42,12 @@ def open_resources(settings: Settings, meters: Meters) -> Resources:
     artifacts = ArtifactStore(
         settings.resolved_artifact_url, settings.artifact_cache_dir, settings.artifact_cache_bytes
     )
-    watched = (settings.drift_share, settings.drift_threshold)
     engine = Engine(
         artifacts,
         settings.model_memory_bytes,
         settings.predict_queue_rows,
         settings.predict_threads,
-        watched,
+        Watch(settings.drift_share, settings.drift_layers_share, settings.drift_threshold),
     )
     resolver = Resolver(database, engine)
     keys = KeyCache(lambda text: checked(database, text))

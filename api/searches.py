@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from api.comparisons import AdmittedVariant, admit_trial, plan_of
@@ -71,11 +72,12 @@ def _advanced(database: Database, comparison_id: str, settings: Settings) -> boo
     """One search that can not go on ends, and says why; it keeps no other from going on."""
     try:
         return _advance(database, comparison_id, settings)
-    except (SpecInvalid, Conflict) as error:
-        log.warning("the search of %s ends: %s", comparison_id, error.message)
+    except (SpecInvalid, Conflict, ValidationError) as error:  # the last: of a spec that an older version admitted
+        why = getattr(error, "message", None) or f"its spec is refused today: {error}"
+        log.warning("the search of %s ends: %s", comparison_id, why)
         with database.write() as connection:
             plan = connection.execute(comparisons.held(comparison_id)).one().plan
-            ended = plan | {"search": plan["search"] | {"ended": error.message}}
+            ended = plan | {"search": plan["search"] | {"ended": why}}
             connection.execute(comparisons.go_on(comparison_id, ended, searching=False))
         return True
 
@@ -191,7 +193,7 @@ def _go_on(connection: Connection, step: _Step, found: Round) -> None:
 def _lineage(connection: Connection, source: Any) -> ForkSpec:
     newest = connection.execute(checkpoints.of_job(source.id)).first()
     if newest is None:
-        raise RuntimeError(f"{source.id} has succeeded, and keeps no checkpoint")
+        raise Conflict(f"job {source.id} has succeeded, and keeps no checkpoint to go on from")
     asked = hashlib.sha256(canonical_json([source.id, newest.step, "halving"])).hexdigest()
     return ForkSpec(job_id=source.id, step=newest.step, checkpoint_sha256=newest.sha256, request_sha256=asked)
 

@@ -38,6 +38,9 @@ def admitted(body: Any, settings: Settings) -> tuple[JobSpec, Plan]:
             "post the data set to /v1/models/{name}/recalibrate"
         )
         raise SpecInvalid((FieldProblem("/recalibration", "not_for_users", message),))
+    if isinstance(body, dict) and body.get("ensemble") is not None:
+        message = "is written by the service: to make versions answer as one model, post them to /v1/models"
+        raise SpecInvalid((FieldProblem("/ensemble", "not_for_users", message),))
     if isinstance(body, dict) and body.get("fork") is not None:
         message = "is written by the service: to go on from a job's checkpoint, post to /v1/jobs/{id}/fork"
         raise SpecInvalid((FieldProblem("/fork", "not_for_users", message),))
@@ -109,7 +112,7 @@ def _insert(connection: Connection, submission: Submission) -> Any:
             priority=spec.priority,
             needs_cuda=spec.resources.device.startswith("cuda"),
             flops_per_step=submission.flops_per_step,
-            steps=spec.training.steps if spec.recalibration is None else 0,
+            steps=spec.training.steps if spec.trains else 0,
             step=trained.step if trained else _first_step(spec),
             retry_of=submission.retry_of,
             forked_from=spec.fork.job_id if spec.fork else None,

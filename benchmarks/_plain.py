@@ -3,13 +3,15 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from worker.trainer.data import Data
+if TYPE_CHECKING:  # a script that only trains imports no more than torch
+    from worker.trainer.data import Data
 
 Contender = Callable[[int], float]
 """Takes so many steps, and gives steps a second."""
@@ -42,9 +44,12 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def in_memory(data: Data, batch_size: int, channels_last: bool) -> Iterator[Batch]:
+def in_memory(data: "Data", batch_size: int, channels_last: bool) -> Iterator[Batch]:
     """Batches of prescaled float32 inputs, in a fresh order each epoch."""
-    inputs, targets = data.training.between(0, len(data.training))
+    return shuffled(*data.training.between(0, len(data.training)), batch_size, channels_last)
+
+
+def shuffled(inputs: Tensor, targets: Tensor, batch_size: int, channels_last: bool = False) -> Iterator[Batch]:
     while True:
         order = torch.randperm(len(inputs)).to(inputs.device)
         for start in range(0, len(order) - batch_size + 1, batch_size):
@@ -53,7 +58,7 @@ def in_memory(data: Data, batch_size: int, channels_last: bool) -> Iterator[Batc
             yield x.contiguous(memory_format=torch.channels_last) if channels_last else x, targets.index_select(0, rows)
 
 
-def loader(data: Data, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+def loader(data: "Data", batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
     inputs, targets = data.training.between(0, len(data.training))
     return DataLoader(TensorDataset(inputs, targets), batch_size, shuffle=True, drop_last=True)
 

@@ -22,6 +22,9 @@ FEWEST_RANDOM_SIZES = 2
 LEAST_LARGEST_BATCH = 8  # however slow: a version is never served in larger batches than were tried
 SEED = 20150211
 CPU = ("CPUExecutionProvider",)
+CUDA = "CUDAExecutionProvider"
+WATCHED = ("/watch/means", "/watch/squares")
+"""What the nodes give that show the normalized layers: see `bn_models.export.watching`."""
 
 
 @dataclass(frozen=True)

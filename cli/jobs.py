@@ -67,6 +67,9 @@ def jobs(
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", help="Only with this metadata.", metavar="KEY=VALUE")
     ] = None,
+    comparison: Annotated[
+        str | None, typer.Option(help="Only members of this comparison; none: only of no comparison.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -77,6 +80,7 @@ def jobs(
             name=name,
             family=family,
             metadata=pairs(metadata or []),
+            comparison=comparison,
             latest_metrics=True,
             limit=limit,
         )

@@ -8,7 +8,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import architectures, comparisons, data, demo, jobs, keys, layers, models, recipes, server, statistics
+from cli import (
+    architectures,
+    comparisons,
+    data,
+    demo,
+    ensembles,
+    jobs,
+    keys,
+    layers,
+    models,
+    recipes,
+    server,
+    statistics,
+)
 from cli.output import complain
 from core.errors import EvenkeelError
 from core.settings import load_settings
@@ -43,6 +56,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         models.predict,
         models.download,
         layers.population,
+        ensembles.ensemble,
         statistics.recalibrate,
         statistics.verify,
     ),

@@ -118,8 +118,11 @@ class Settings(BaseSettings):
     """Batches that one process runs at the same time; default: the cores that it may use, at most 4."""
     drift_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """Of the batches, how many are compared with the training data; 0: none."""
+    drift_layers_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    """Of the batches, how many run a second time beside the requests, for the drift of the layers; 0: none."""
     drift_threshold: Annotated[float, Field(gt=0.0)] = 0.5
-    """An input has drifted when its mean is further off than so many deviations of the training data."""
+    """An input, or a channel of a layer, has drifted when its mean is further off than so many deviations of the
+    training data."""
     log_level: str = "info"
 
     @field_validator("database_url_file", "broker_url_file", "api_key_file")

@@ -13,33 +13,28 @@ from core.spec import JobSpec
 from evenkeel.comparisons import Comparisons
 from evenkeel.datasets import Datasets
 from evenkeel.discovery import locate
-from evenkeel.documents import listed, plain
+from evenkeel.documents import plain
+from evenkeel.models import ModelRequests
 from evenkeel.recipes import Recipes
-from evenkeel.reports import LayerReports, Verification
+from evenkeel.reports import LayerReports
 from evenkeel.results import (
     Checkpoint,
     Event,
     Job,
     Key,
-    Model,
-    ModelVersion,
-    Predictions,
     Series,
     Validation,
 )
 from evenkeel.streaming import follow
 from evenkeel.transport import Transport
 
-PAGE = 100
 STREAM_PATIENCE_SECONDS = 60.0
-VERIFICATION_SECONDS = 300.0
-"""A large model is run some hundred times."""
 
 JobOrId = Job | str
 Spec = JobSpec | Mapping[str, Any]
 
 
-class Client:
+class Client(ModelRequests):
     """Talks to one service. On the machine where `evenkeel up` runs, `Client()` needs no arguments.
 
     `patience_seconds`: for how long a request that is safe to repeat is tried again while the service is away.
@@ -91,18 +86,20 @@ class Client:
         name: str | None = None,
         family: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        comparison: str | None = None,
         latest_metrics: bool = False,
         limit: int = 20,
     ) -> list[Job]:
-        """The newest jobs first, at most `limit`."""
+        """The newest jobs first, at most `limit`. `comparison`: members of this one; `"none"`: of no comparison."""
         params: dict[str, Any] = {
             "status": status if status is None or isinstance(status, str) else ",".join(status),
             "name": name,
             "family": family,
+            "comparison": comparison,
             "include": "latest_metrics" if latest_metrics else None,
         }
         params |= {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
-        return [Job.read(raw) for raw in self._pages("/v1/jobs", params, limit)]
+        return [Job.read(raw) for raw in self._transport.pages("/v1/jobs", params, limit)]
 
     def wait(self, job: JobOrId, timeout_seconds: float | None = None) -> Job:
         """The job once it has ended, however it ended. Raises WaitTimedOut; the job goes on then."""
@@ -125,7 +122,7 @@ class Client:
 
     def events(self, job: JobOrId, after: int = 0, limit: int = 1000) -> list[Event]:
         """Recorded events with `seq` above `after`, without waiting for more."""
-        return [Event.read(raw) for raw in self._pages(f"{_of(job)}/events", {"order": "asc"}, limit, after)]
+        return [Event.read(raw) for raw in self._transport.pages(f"{_of(job)}/events", {"order": "asc"}, limit, after)]
 
     def metrics(
         self,
@@ -186,76 +183,6 @@ class Client:
         layers: list[dict[str, Any]] = self._transport.json("GET", f"{_of(job)}/network")["data"]
         return layers
 
-    # Models
-
-    def models(self, limit: int = 100) -> list[Model]:
-        return [Model.read(raw) for raw in self._pages("/v1/models", {}, limit)]
-
-    def model(self, name: str) -> Model:
-        return Model.read(self._transport.json("GET", _model(name)))
-
-    def versions(self, model: str, limit: int = 100) -> list[ModelVersion]:
-        return [ModelVersion.read(raw) for raw in self._pages(f"{_model(model)}/versions", {}, limit)]
-
-    def set_alias(self, model: str, alias: str, version: int) -> None:
-        self._transport.json("PUT", f"{_model(model)}/aliases/{quote(alias, safe='')}", body={"version": version})
-
-    def remove_alias(self, model: str, alias: str) -> None:
-        self._transport.send("DELETE", f"{_model(model)}/aliases/{quote(alias, safe='')}")
-
-    def population(
-        self, model: str, version: int | None = None, channels: bool = False, *, alias: str | None = None
-    ) -> dict[str, Any]:
-        """Population statistics per layer, as measured after training; with `channels`, `layers` has every value."""
-        path, params = f"{_model(model)}/population", {"version": version, "alias": alias}
-        answer: dict[str, Any] = self._transport.json("GET", path, params=params)
-        if channels:
-            answer["layers"], page = [], {"has_more": True, "last_layer": None}
-            while page["has_more"]:
-                more = {"channels": "true", "limit": PAGE, "after": page["last_layer"]}
-                page = self._transport.json("GET", path, params=params | more)
-                answer["layers"] += page["layers"]
-        return answer
-
-    def recalibrate(
-        self,
-        model: str,
-        dataset: Mapping[str, Any],
-        *,
-        version: int | None = None,
-        alias: str | None = None,
-        publish_alias: str | None = None,
-        idempotency_key: str | None = None,
-        **options: Any,
-    ) -> Job:
-        """A job that measures population statistics on other data, for the same weights: a new version of the model.
-
-        No alias moves unless `publish_alias` names one. `options`: population, resources, name, metadata, priority.
-        """
-        named = {"version": version, "alias": alias}
-        body = {**options, "dataset": dict(dataset), "publish": {"alias": publish_alias}}
-        body |= {name: value for name, value in named.items() if value is not None}
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return Job.read(self._transport.json("POST", f"{_model(model)}/recalibrate", body=body, headers=headers))
-
-    def verify(self, model: str, version: int | None = None, alias: str | None = None) -> Verification:
-        """Runs the checks of publishing again, on the service's machine; `passed` is the answer."""
-        path, params = f"{_model(model)}/verify", {"version": version, "alias": alias}
-        answer = self._transport.json("POST", path, params=params, timeout_seconds=VERIFICATION_SECONDS)
-        return Verification.read(answer)
-
-    def download(self, model: str, format: str = "onnx", version: int | None = None, alias: str | None = None) -> bytes:
-        """The artifact's bytes: `onnx`, `safetensors`, `probe` (rows and what they must give) or `card`."""
-        params = {"format": format, "version": version, "alias": alias}
-        return self._transport.send(
-            "GET", f"{_model(model)}/download", params=params, headers={"Accept": "*/*"}
-        ).content
-
-    def predict(self, model: str, rows: Any, version: int | None = None, alias: str | None = None) -> Predictions:
-        """Answers for rows in the data's own units: lists, objects by column name, or an array with `tolist`."""
-        path, params = f"{_model(model)}/predict", {"version": version, "alias": alias}
-        return Predictions.read(self._transport.json("POST", path, params=params, body={"rows": listed(rows)}))
-
     def create_key(self, name: str, scopes: Sequence[str], expires_at: str | None = None) -> Key:
         """The only answer that has the key's text. `expires_at`: RFC 3339."""
         body = {"name": name, "scopes": list(scopes)} | ({"expires_at": expires_at} if expires_at else {})
@@ -277,15 +204,6 @@ class Client:
         answer: dict[str, Any] = self._transport.json("GET", "/v1/architectures")
         return answer
 
-    def _pages(self, path: str, params: Mapping[str, Any], limit: int, after: Any = None) -> Iterator[Any]:
-        while limit > 0:
-            page = self._transport.json("GET", path, params={**params, "limit": min(limit, PAGE), "after": after})
-            yield from page["data"]
-            limit -= len(page["data"])
-            after = page.get("last_id")
-            if not page.get("has_more") or after is None:
-                return
-
 
 def _id(job: JobOrId) -> str:
     return job.id if isinstance(job, Job) else job
@@ -293,7 +211,3 @@ def _id(job: JobOrId) -> str:
 
 def _of(job: JobOrId) -> str:
     return f"/v1/jobs/{quote(_id(job), safe='')}"
-
-
-def _model(name: str) -> str:
-    return f"/v1/models/{quote(name, safe='')}"

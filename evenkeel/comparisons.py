@@ -14,7 +14,6 @@ from evenkeel.errors import WaitTimedOut
 from evenkeel.results import Job, Raw, optional_time
 from evenkeel.transport import Transport
 
-PAGE = 100
 WATCH_SECONDS = 1.0
 REPORT_ACCEPTS = {"csv": "text/csv", "md": "text/markdown", "svg": "image/svg+xml", "html": "text/html"}
 ReportFormat = Literal["csv", "md", "svg", "html"]
@@ -104,12 +103,12 @@ class Comparisons:
 
     def list(self, limit: int = 20, name: str | None = None) -> Sequence[Comparison]:
         """The newest first, at most `limit`."""
-        return [self._read(raw) for raw in self._pages("/v1/comparisons", {"name": name}, limit)]
+        return [self._read(raw) for raw in self._transport.pages("/v1/comparisons", {"name": name}, limit)]
 
     def members(self, comparison: Comparison | str, latest_metrics: bool = False) -> Sequence[Job]:
         """Its jobs in the order in which they are queued; a retry stands beside the job that it repeats."""
         params = {"order": "asc", "include": "latest_metrics" if latest_metrics else None}
-        return [Job.read(raw) for raw in self._pages(f"{_at(comparison)}/members", params, None)]
+        return [Job.read(raw) for raw in self._transport.pages(f"{_at(comparison)}/members", params, None)]
 
     def report(self, comparison: Comparison | str) -> dict[str, Any]:
         """Figures, sentences and timing, over what is recorded now."""
@@ -140,17 +139,6 @@ class Comparisons:
 
     def _read(self, raw: Raw) -> Comparison:
         return Comparison.read(raw, self)
-
-    def _pages(self, path: str, params: Mapping[str, Any], limit: int | None) -> Iterator[Any]:
-        after, left = None, limit
-        while left is None or left > 0:
-            size = PAGE if left is None else min(left, PAGE)
-            page = self._transport.json("GET", path, params={**params, "limit": size, "after": after})
-            yield from page["data"]
-            left = None if left is None else left - len(page["data"])
-            after = page.get("last_id")
-            if not page.get("has_more") or after is None:
-                return
 
 
 def _at(comparison: Comparison | str) -> str:

@@ -18,7 +18,6 @@ UPLOAD_SECONDS = 1800.0
 """The service reads all of it before it answers."""
 ZIPPED = "application/octet-stream"
 MEDIA = {".csv": "text/csv", ".npz": ZIPPED}
-PAGE = 100
 Raw = Mapping[str, Any]
 
 
@@ -129,7 +128,7 @@ class Datasets:
 
     def list(self, limit: int = 100) -> Listed:
         """The newest first."""
-        return list(self._pages(limit))
+        return [Dataset.read(raw) for raw in self._transport.pages(PATH, {}, limit)]
 
     def get(self, name: str) -> Dataset:
         return Dataset.read(self._transport.json("GET", _path(name)))
@@ -141,15 +140,6 @@ class Datasets:
     def delete(self, name: str, version: int | None = None) -> None:
         """All of it, or one version. Raises Conflict while a job that has not ended needs it."""
         self._transport.send("DELETE", _path(name), params={"version": version})
-
-    def _pages(self, limit: int) -> Iterator[Dataset]:
-        after = None
-        while limit > 0:
-            page = self._transport.json("GET", PATH, params={"limit": min(limit, PAGE), "after": after})
-            yield from (Dataset.read(raw) for raw in page["data"])
-            limit, after = limit - len(page["data"]), page["last_id"]
-            if not page["has_more"]:
-                return
 
 
 def _content(data: Path | str | Mapping[str, Any]) -> tuple[str, Callable[[], BinaryIO]]:

@@ -195,6 +195,8 @@ class ModelVersion:
     weights_sha256: str
     statistics_sha256: str | None
     recalibrated_from: Raw | None
+    ensemble: Raw | None
+    """The versions whose answers it averages; None of a single network."""
     aliases: tuple[str, ...]
     card: Raw
     artifacts: Raw
@@ -210,6 +212,7 @@ class ModelVersion:
             raw["weights_sha256"],
             raw.get("statistics_sha256"),
             raw.get("recalibrated_from"),
+            raw.get("ensemble"),
             tuple(raw.get("aliases") or ()),
             raw.get("card") or {},
             raw.get("artifacts") or {},

@@ -11,6 +11,8 @@ import httpx
 from evenkeel.discovery import Address
 from evenkeel.errors import EvenkeelClientError, Invalid, NotReachable, from_problem
 
+PAGE = 100
+"""Items of a list that are asked for at once."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -75,6 +77,18 @@ class Transport:
                 timeout_seconds=timeout_seconds,
             )
         )
+
+    def pages(self, path: str, params: Mapping[str, Any], limit: int | None, after: Any = None) -> Iterator[Any]:
+        """The items of a list, page by page, at most `limit`."""
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(left, PAGE)
+            page = self.json("GET", path, params={**params, "limit": size, "after": after})
+            yield from page["data"]
+            left = None if left is None else left - len(page["data"])
+            after = page.get("last_id")
+            if not page.get("has_more") or after is None:
+                return
 
     def send(
         self,

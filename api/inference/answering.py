@@ -16,8 +16,8 @@ from api.inference.pictures import pictures
 from api.inference.replies import Reply, infer_reply, predict_reply
 from api.inference.rows import array_of, parse_rows
 from api.inference.shadows import Shadows
-from api.inference.tensors import as_rows
-from api.inference.wire import INPUT, InferReader, InferRequest
+from api.inference.tensors import INPUT, as_rows
+from api.inference.wire import InferReader, InferRequest
 from core.errors import UnsupportedMedia
 
 LARGE_BYTES = 256 * 1024

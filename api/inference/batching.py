@@ -193,6 +193,8 @@ def _assembled(lane: Lane, parts: list[Part]) -> tuple[Array, int]:
         chunk = _without_nonfinite(parts)
     if lane.drift is not None:
         lane.drift.see(chunk)
+    if lane.layers is not None:
+        lane.layers.see(chunk)
     tally.queue_ns += sum(began - pending.since for pending, start, _ in parts if start == 0)
     tally.input_ns += time.perf_counter_ns() - began
     return chunk, began

@@ -40,6 +40,7 @@ class EngineCollector(Collector):
             waiting.add_metric(names, lane.rows_waiting)
         yield from (outcomes, parts, waiting)
         yield from _drift([lane for lane in lanes if lane.drift is not None])
+        yield from _layers([lane for lane in lanes if lane.layers is not None])
 
 
 def _drift(lanes: list[Lane]) -> Iterable[Metric]:
@@ -52,9 +53,27 @@ def _drift(lanes: list[Lane]) -> Iterable[Metric]:
         assert lane.drift is not None  # chosen so
         names = (lane.name, str(lane.version))
         shift.add_metric(names, float(abs(lane.drift.shifts()).max()))
-        beyond.add_metric(names, len(lane.drift.exceeded))
+        beyond.add_metric(names, len(lane.drift.alarm.exceeded))
         cost.add_metric(names, lane.drift.seen_ns / 1e9)
     return shift, beyond, cost
+
+
+def _layers(lanes: list[Lane]) -> Iterable[Metric]:
+    labels = (*LABELS, "layer")
+    shift = GaugeMetricFamily(
+        "evenkeel_drift_layer_shift", "Largest shift of a layer's channels, in its deviations", labels=labels
+    )
+    z = GaugeMetricFamily("evenkeel_drift_layer_z", "The same times the root of the rows seen", labels=labels)
+    cost = CounterMetricFamily("evenkeel_drift_layers_seconds", "Time that looking at layers took", labels=LABELS)
+    for lane in lanes:
+        layers = lane.layers
+        assert layers is not None  # chosen so
+        names, root = (lane.name, str(lane.version)), layers.window.rows**0.5
+        for layer, found in zip(layers.names, layers.shifts().tolist(), strict=True):
+            shift.add_metric((*names, layer), abs(found))
+            z.add_metric((*names, layer), abs(found) * root)
+        cost.add_metric(names, layers.seen_ns / 1e9)
+    return shift, z, cost
 
 
 def _counter(name: str, what: str, lanes: list[Lane], read: Any) -> Metric:

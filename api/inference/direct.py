@@ -16,6 +16,7 @@ from api.inference.answering import Question
 from api.inference.batching import NotFinite
 from api.inference.hot import HotPath
 from api.inference.lanes import Array, Lane
+from api.packing import gains
 from api.resources import Resources
 from core.errors import EvenkeelError
 
@@ -78,6 +79,8 @@ class DirectProtocol(HttpToolsProtocol):
         except EvenkeelError:
             return False
         if question is None or not len(question.rows):
+            return False
+        if gains(headers.get(b"accept-encoding"), len(question.rows) * sum(lane.model.widths)):
             return False
         try:
             future = answering.run(lane, question.rows, None, began, question.seconds, question.priority)

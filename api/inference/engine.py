@@ -1,12 +1,13 @@
 """The models in memory: ONNX Runtime sessions by version, loaded once, warmed up, the least used leaving first."""
 
 import asyncio
+import logging
 import os
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
@@ -15,15 +16,20 @@ from api.inference.batching import Batcher
 from api.inference.categories import Fields
 from api.inference.drift import drift_of
 from api.inference.lanes import Array, Lane
-from bn_models.receipt import available_providers, open_session
+from api.inference.layers import layer_drift_of
+from bn_models.receipt import CPU, CUDA, available_providers, open_session
 from core.artifacts import ArtifactStore
 from core.errors import StorageFailed, Unavailable
 
+logger = logging.getLogger(__name__)
 ROWS_A_RUN = 64
 """Of a version whose receipt names no other number."""
 VersionKey = tuple[str, int]
-Watched = tuple[float, float]
 MOST_THREADS = 4
+NO_CUDA = (
+    "it asks for provider cuda, and the ONNX Runtime here has none that works, so the CPU answers: install "
+    "onnxruntime-gpu in place of onnxruntime, with its CUDA libraries, or publish with provider cpu"
+)
 WARM_UP_RUNS = 5
 WARM_UP_SECONDS = 0.5
 """Full batches are tried at warm-up only where one of them takes no longer than this."""
@@ -36,6 +42,18 @@ UNUSABLE: tuple[type[Exception], ...] = (
     runtime.NotImplemented,
     runtime.RuntimeException,
 )
+
+
+class Watch(NamedTuple):
+    """The shares of the batches whose inputs, and whose layers, are compared with the training data, and from which
+    shift on one has drifted."""
+
+    inputs: float = 0.0
+    layers: float = 0.0
+    threshold: float = 1.0
+
+
+NOTHING = Watch()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +71,15 @@ class ServedModel:
     rows_a_run: int
     """Publishing proved that a row has the same bits alone and in company up to this many, fewer where inputs are
     large; where that proof failed, 1: padding to one size would not do, for bits can depend on a row's place too."""
-    padded: bool  # whether runs have this one size: what was proved on the CPU says little of another device
+    provider: str  # what computes it: cpu or cuda
+    remark: str | None  # why that is not what the version asks for, if so
     card: dict[str, Any]
     bytes: int
+
+    @property
+    def padded(self) -> bool:
+        """Whether runs have this one size: what was proved on the CPU says little of another device."""
+        return self.provider != "cpu"
 
     def run(self, chunk: Array) -> list[Array]:
         """All outputs for at most `rows_a_run` rows (n, *shape)."""
@@ -94,19 +118,20 @@ class Engine:
         memory_bytes: int,
         queue_rows: int,
         threads: int | None,
-        drift: Watched = (0.0, 1.0),
+        watch: Watch = NOTHING,
     ) -> None:
-        """`drift`: the share of the batches that is compared with the training data, and from which shift on."""
-        self._drift = drift
+        self._watch = watch
         self._artifacts = artifacts
         self._memory_bytes = memory_bytes
         self._loaded: OrderedDict[VersionKey, Lane] = OrderedDict()
         self._loading: dict[VersionKey, asyncio.Task[Lane]] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._watcher = ThreadPoolExecutor(1, thread_name_prefix="watch")
         self.batcher = Batcher(threads or min(MOST_THREADS, len(os.sched_getaffinity(0))), queue_rows)
 
     def close(self) -> None:
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        for beside in (self._loader, self._watcher):
+            beside.shutdown(wait=False, cancel_futures=True)
         self.batcher.close()
 
     def lanes(self) -> list[Lane]:
@@ -150,7 +175,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         lane = await loop.run_in_executor(self._loader, self._open, key, found, card)
         self._loaded[key] = lane
-        while len(self._loaded) > 1 and sum(held.model.bytes for held in self.lanes()) > self._memory_bytes:
+        while len(self._loaded) > 1 and sum(held.bytes for held in self.lanes()) > self._memory_bytes:
             self.unload(next(iter(self._loaded)))
         return lane
 
@@ -161,10 +186,20 @@ class Engine:
             model = served_model(self._artifacts.get(file["name"], file["sha256"]), card)
             seconds = warmed_up(model)
             lane = Lane(model, key, found.name, found.statistics_sha256, found.weights_sha256, *seconds)
-            lane.drift = drift_of(model, found.name, key[1], *self._drift)
+            if model.remark is not None:
+                logger.warning("version %d of model %s: %s", lane.version, lane.name, model.remark)
+            self._watch_over(lane, found)
             return lane
         except UNUSABLE as error:
             raise Unavailable(f"version {key[1]} of model {found.name} can not be loaded: {error}") from error
+
+    def _watch_over(self, lane: Lane, found: "Found") -> None:
+        watch, card = self._watch, lane.model.card
+        lane.drift = drift_of(lane.model, lane.name, lane.version, watch.inputs, watch.threshold)
+        what = f"model {lane.name}, version {lane.version}"
+        lane.layers = layer_drift_of(
+            self._artifacts, found.artifacts, card, what, self._watcher, watch.layers, watch.threshold
+        )
 
 
 @dataclass(frozen=True)
@@ -179,11 +214,12 @@ class Found:
 
 def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
     serving = card.get("serving") or {}
-    providers = _providers(serving)
+    wanted = serving.get("provider", "cpu")
     classification = card["task"] == "classification"
     receipt = card.get("receipt") or {}
     row_by_row = receipt.get("batch_invariant") is False or serving.get("quantization") is not None
-    session = open_session(content, receipt.get("threads", 1), providers)
+    session = open_session(content, receipt.get("threads", 1), _providers(wanted))
+    provider = "cuda" if CUDA in session.get_providers() else "cpu"
     outputs = {output.name: int(output.shape[-1]) for output in session.get_outputs()}
     return ServedModel(
         session=session,
@@ -195,15 +231,15 @@ def served_model(content: bytes, card: dict[str, Any]) -> ServedModel:
         fields=tuple(card["input"].get("fields") or ()),
         labels=tuple(map(str, card["labels"])) if classification else None,
         rows_a_run=1 if row_by_row else receipt.get("largest_batch", ROWS_A_RUN),
-        padded=len(providers) > 1,
+        provider=provider,
+        remark=None if wanted == provider else NO_CUDA,
         card=card,
         bytes=len(content),
     )
 
 
-def _providers(serving: dict[str, Any]) -> list[str]:
-    wanted = ["CUDAExecutionProvider"] if serving.get("provider") == "cuda" else []
-    return [*(name for name in wanted if name in available_providers()), "CPUExecutionProvider"]
+def _providers(wanted: str) -> tuple[str, ...]:
+    return (CUDA, *CPU) if wanted == "cuda" and CUDA in available_providers() else CPU
 
 
 def warmed_up(model: ServedModel) -> tuple[float, float]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 OPENING = ord("[")
+UNUSUAL = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError)
+"""What a document raises that is no JSON, or has something else where a list or an object usually stands."""
 
 
 class FloatReader:
@@ -32,7 +34,7 @@ class FloatReader:
             if not 0 < count <= maximum_rows or any(len(row) != size for row in rows):
                 return None
             return _floats(rows, content, count, (count, *shape), brackets=1 + count)
-        except (ValueError, KeyError, TypeError, RuntimeError):
+        except UNUSUAL:
             self._anew()
             return None
 
@@ -51,7 +53,7 @@ class FloatReader:
                 return None
             request = {key: _plain(root[key]) for key in root.keys() if key != "inputs"}  # noqa: SIM118
             return self._data(request, tensor, content, stated[0])
-        except (ValueError, KeyError, TypeError, RuntimeError, IndexError):
+        except UNUSUAL:
             self._anew()
             return None
 

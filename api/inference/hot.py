@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.inference.bodies import body_of
 from api.inference.resolution import Wanted
 from api.meters import Meters
+from api.packing import packed
 from api.problems import our_problem, unexpected
 from api.resources import Resources
 from api.schemas.models import LARGEST_VERSION
@@ -103,7 +104,8 @@ class HotPath:
             body = await body_of(receive, headers, self._maximum_body_bytes, message)
         answer = resources.answering.infer if infer else resources.answering.predict
         content, media, header_size = await answer(lane, body, headers, receive, route.shadow)
-        told = [media, *lane.headers]
+        content, packing = await packed(content, headers.get(b"accept-encoding"))
+        told = [media, *lane.headers, *packing]
         if header_size is not None:
             told.append((b"inference-header-content-length", b"%d" % header_size))
         return 200, told, content

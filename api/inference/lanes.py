@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api.inference.drift import Drift
+from api.inference.layers import LayerDrift
 from core.errors import DeadlinePassed, EvenkeelError
 
 Array = NDArray[np.float32]
@@ -102,6 +103,7 @@ class Lane:
         self.plans: dict[bytes, Any] = {}  # headers of requests that were understood before
         self.heads: dict[Any, bytes] = {}  # and of their answers
         self.drift: Drift | None = None
+        self.layers: LayerDrift | None = None
         self.alive = True
         self.waiting: list[tuple[int, int, Pending]] = []
         self.rows_waiting = 0
@@ -109,6 +111,11 @@ class Lane:
         self.tally = Tally()
         self._alone: float = alone_seconds
         self._more: float = max(0.0, full_seconds - alone_seconds) / max(1, self.rows_a_run - 1)
+
+    @property
+    def bytes(self) -> int:
+        """Of the model files in memory."""
+        return int(self.model.bytes) + (self.layers.bytes if self.layers else 0)
 
     def seconds(self, rows: int) -> float:
         """What a batch of so many rows takes, from what was measured at warm-up."""

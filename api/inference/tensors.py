@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from core.errors import FieldProblem, InputInvalid, Malformed
 
 Array = NDArray[np.float32]
+INPUT = "input"
+"""What every model's one input is called."""
 DTYPES: dict[str, str] = {
     "BOOL": "|b1",
     "UINT8": "|u1",
@@ -74,6 +76,18 @@ def as_rows(array: NDArray[Any], shape: tuple[int, ...], where: str) -> Array:
         index = int(finite.argmin())
         _refuse(where, index, shape, f"{array.reshape(-1)[index]} is not finite as a 32-bit float")
     return rows.reshape(shape)
+
+
+def parameters_of(owner: dict[str, Any], where: str) -> dict[str, Any]:
+    """The `parameters` of a request, or of one of its tensors. Raises Malformed."""
+    parameters = owner.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise Malformed(f"{where}: parameters is no object")
+    if not all(isinstance(value, str | int | float | bool) for value in parameters.values()):
+        raise Malformed(f"{where}: a parameter is a string, a number or a boolean")
+    return parameters
 
 
 def place_of(index: int, shape: tuple[int, ...]) -> str:

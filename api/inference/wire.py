@@ -10,13 +10,13 @@ import numpy as np
 import orjson
 
 from api.inference.batching import DEFAULT_PRIORITY
+from api.inference.columns import is_by_column, rows_by_column, stated_rows
 from api.inference.floats import FloatReader
 from api.inference.lanes import Array, Lane
 from api.inference.pictures import pictures
-from api.inference.tensors import BYTES_OF, bytes_elements, from_binary, from_json
+from api.inference.tensors import BYTES_OF, INPUT, bytes_elements, from_binary, from_json, parameters_of
 from core.errors import Malformed, TooLarge
 
-INPUT = "input"
 LARGEST_PRIORITY = 1000
 PLANS, PLAN_BYTES = 256, 2048
 
@@ -63,16 +63,27 @@ class InferReader:
             return InferRequest(rows, *plan[0])
         header = _header(head)
         request = self._exactly(header, memoryview(body)[length:], lane)
-        if length < PLAN_BYTES and header["inputs"][0]["datatype"] == "FP32" and len(body) > length:
+        (first, *others) = header["inputs"]
+        if (
+            length < PLAN_BYTES
+            and first["name"] == INPUT
+            and first["datatype"] == "FP32"
+            and len(body) > length
+            and not others
+        ):
             _keep_plan(lane, head, request, len(body) - length)
         return request
 
     def _exactly(self, header: dict[str, Any], rest: memoryview, lane: Lane) -> InferRequest:
         tensors = header.get("inputs")
-        if not isinstance(tensors, list) or len(tensors) != 1 or not isinstance(tensors[0], dict):
+        if not isinstance(tensors, list) or not tensors or not all(isinstance(tensor, dict) for tensor in tensors):
+            raise Malformed(f'inputs: give [{{"name": "{INPUT}", …}}]')
+        if is_by_column(tensors, lane.model):
+            self._refuse_too_many(stated_rows(tensors[0], "the first input"))
+            return _request(header, rows_by_column(tensors, rest, lane.model), lane)
+        if len(tensors) != 1:
             raise Malformed(f'inputs: this model takes one input: give [{{"name": "{INPUT}", …}}]')
-        rows = self._input(tensors[0], rest, lane)
-        return _request(header, rows, lane)
+        return _request(header, self._input(tensors[0], rest, lane), lane)
 
     def _input(self, tensor: dict[str, Any], rest: memoryview, lane: Lane) -> Array:
         where = f"input {INPUT!r}"
@@ -82,7 +93,7 @@ class InferReader:
         if not isinstance(datatype, str) or (datatype != "BYTES" and datatype not in BYTES_OF):
             raise Malformed(f"{where}: unknown datatype {str(datatype)[:80]!r}: give one of {', '.join(BYTES_OF)}")
         shape = self._shape(tensor.get("shape"), lane.model.shape, datatype == "BYTES", where)
-        size = _parameters(tensor, where).get("binary_data_size")
+        size = parameters_of(tensor, where).get("binary_data_size")
         if size is None and len(rest):
             raise Malformed(f"{where}: {len(rest)} bytes follow the header: give binary_data_size")
         if size is not None and (type(size) is not int or size != len(rest)):
@@ -146,17 +157,6 @@ def _header(content: bytes) -> dict[str, Any]:
     return header
 
 
-def _parameters(owner: dict[str, Any], where: str) -> dict[str, Any]:
-    parameters = owner.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise Malformed(f"{where}: parameters is no object")
-    if not all(isinstance(value, str | int | float | bool) for value in parameters.values()):
-        raise Malformed(f"{where}: a parameter is a string, a number or a boolean")
-    return parameters
-
-
 def _pictures(tensor: dict[str, Any], rest: memoryview | None, count: int, lane: Lane, where: str) -> Array:
     if rest is None:
         data = tensor.get("data")
@@ -176,7 +176,7 @@ def _request(header: dict[str, Any], rows: Array, lane: Lane) -> InferRequest:
         raise Malformed("id: give a string")
     if header.keys() <= {"id"}:
         return InferRequest(rows, identity, _all_outputs(lane, False))
-    parameters = _parameters(header, "request")
+    parameters = parameters_of(header, "request")
     binary = parameters.get("binary_data_output", False)
     if not isinstance(binary, bool):
         raise Malformed("parameters: binary_data_output is no boolean")
@@ -214,7 +214,7 @@ def _output(item: dict[str, Any], lane: Lane, binary: bool) -> Output:
     name = item.get("name")
     if not isinstance(name, str) or name not in names:
         raise Malformed(f"outputs: unexpected output {str(name)[:80]!r}: this model has {', '.join(names)}")
-    parameters = _parameters(item, f"output {name!r}")
+    parameters = parameters_of(item, f"output {name!r}")
     if not isinstance(parameters.get("binary_data", binary), bool):
         raise Malformed(f"output {name!r}: binary_data is no boolean")
     classes = _integer(parameters, "classification", 0, 2**31 - 1)

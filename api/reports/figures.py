@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from api.reports.ensembles import ensembles_of
 from api.reports.members import (
     Member,
     best_point,
@@ -18,8 +19,9 @@ from api.reports.members import (
     last_of,
     seconds_to,
     served_value,
-    steps_per_second,
+    trained,
 )
+from api.reports.observed import observed_of
 from api.reports.rates import stable_rates
 from api.reports.shapes import (
     Absent,
@@ -50,6 +52,7 @@ def figures_of(plan: Mapping[str, Any], members: Sequence[Member], confidence: f
         versus = None if variant["name"] == plan["baseline"] else _difference(here, baseline)
         also = {name: _beside(name, here, baseline, versus is None) for name in plan.get("also", ())}
         variants.append(_variant(variant, here, versus, also))
+    going = {name: [item for item in found if not is_diverged(item)] for name, found in by_variant.items()}
     ended = [member for member in members if member.outcome == "succeeded"]
     diverged = [member for member in members if is_diverged(member)]
     return Figures(
@@ -63,6 +66,8 @@ def figures_of(plan: Mapping[str, Any], members: Sequence[Member], confidence: f
         diverged=_absent(plan, diverged),
         missing=_absent(plan, [member for member in members if member not in ended and member not in diverged]),
         curves=[Curve(name, curve_of(found)) for name, found in by_variant.items()],
+        ensembles=ensembles_of(plan, going),
+        observed=observed_of(plan, going, {variant.name: variant.seeds for variant in variants}),
     )
 
 
@@ -71,21 +76,14 @@ def timing_of(plan: Mapping[str, Any], members: Sequence[Member]) -> list[Varian
     by_variant = _by_variant(plan, members)
     target = _target(plan, by_variant[plan["baseline"]], higher)
     seconds = {name: _Read(found, metric, higher, target).seconds_to_target() for name, found in by_variant.items()}
-    whole = {
-        name: [
-            value
-            for member in found
-            if counts(member) and (value := seconds_to(member, member.evaluations[-1][0])) is not None
-        ]
-        for name, found in by_variant.items()
-    }
+    whole = {name: [pair for member in found if (pair := trained(member))] for name, found in by_variant.items()}
     base = seconds[plan["baseline"]]
     return [
         VariantTiming(
             name,
             estimate(list(found.values())),
-            estimate(whole[name]),
-            estimate([rate for member in by_variant[name] if (rate := steps_per_second(member)) is not None]),
+            estimate([took for _, took in whole[name]]),
+            estimate([steps / took for steps, took in whole[name]]),
             None if name == plan["baseline"] else ratio_estimate(_ratios(base, found)),
         )
         for name, found in seconds.items()

@@ -1,17 +1,22 @@
 """From the database to the plain data that a report is made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection
 
-from api.reports.figures import figures_of, timing_of
-from api.reports.members import Member, Point
+from api.members import find_comparison
+from api.reports.figures import counts, figures_of, timing_of
+from api.reports.members import Answers, Member, Point
+from api.reports.observed import names_of
 from api.reports.sentences import headline, of_the_search, sentences
 from api.reports.shapes import MemberOfReport, Report
 from api.schemas.comparisons import outcome_of
+from api.tensors import Tensors
+from core.artifacts import ArtifactStore
+from core.db import Database
 from core.queries import comparisons
 from core.queries.metrics import value_of
 from core.spec.base import canonical_json
@@ -23,13 +28,33 @@ Series = Mapping[tuple[str, str], Sequence[Point]]
 """By job and name."""
 
 
-def report_of(connection: Connection, row: Any) -> Report:
-    """The report of a comparison as the database has it now."""
+def report_of(database: Database, store: ArtifactStore, tenant_id: str, comparison_id: str) -> Report:
+    """The report of a comparison as the database has it now. Raises NotFound, for another tenant's too."""
+    with database.read() as connection:
+        row = find_comparison(connection, tenant_id, comparison_id)
+        members, job_ids = _members(connection, row)
+    if row.plan.get("ensemble"):
+        members = [_with_answers(store, member) for member in members]
+    return build(row, members, job_ids, row.spec.get("search"))
+
+
+def _with_answers(store: ArtifactStore, member: Member) -> Member:
+    """Raises StorageFailed when the file that a result names is not what it was."""
+    file = member.result.get("answers") if counts(member) else None
+    if file is None:
+        return member
+    tensors = Tensors(store.get(file["name"], file["sha256"]))
+    return replace(member, answers=Answers(tensors["answers"], tensors["targets"]))
+
+
+def _members(connection: Connection, row: Any) -> tuple[list[Member], dict[tuple[str, int], str]]:
+    """As they are recorded, and their jobs by variant and seed."""
     plan = row.plan
     metric: str = plan["metric"]
     score = metric.split("/")[-1]
     newest = {(job.variant, job.seed): job for job in connection.execute(comparisons.members(row.id))}
-    series = _series(connection.execute(comparisons.points(row.id, [metric, RATE])))
+    observed = names_of(plan)
+    series = _series(connection.execute(comparisons.points(row.id, [metric, RATE, *observed])))
     training = _series(connection.execute(comparisons.last_points(row.id, f"train/{score}", TRAINING_STEPS)))
     also: dict[str, dict[str, float]] = {}
     for job_id, name, value, nonfinite in connection.execute(comparisons.latest(row.id, plan.get("also", []))):
@@ -47,11 +72,12 @@ def report_of(connection: Connection, row: Any) -> Report:
             training=tuple(training.get((job.id, f"train/{score}"), ())),
             rates=tuple(series.get((job.id, RATE), ())),
             also=also.get(job.id, {}),
+            observed={name: tuple(series[(job.id, name)]) for name in observed if (job.id, name) in series},
             result=job.result or {},
         )
         for job in newest.values()
     ]
-    return build(row, members, {key: job.id for key, job in newest.items()}, row.spec.get("search"))
+    return members, {key: job.id for key, job in newest.items()}
 
 
 def build(

@@ -4,8 +4,19 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Outcome = Literal["queued", "running", "paused", "succeeded", "diverged", "failed", "cancelled"]
 Point = tuple[int, float]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """On the test split: probabilities (N, classes) with classes (N,), or values (N, 1) with values (N,)."""
+
+    answers: NDArray[np.float32]
+    targets: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,11 @@ class Member:
     """(step, examples a second since the point before)."""
     also: dict[str, float] = field(default_factory=dict)
     """The last values of other series, by name."""
+    observed: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    """Whole series of observations, by name."""
     result: dict[str, Any] = field(default_factory=dict)
+    answers: Answers | None = field(default=None, compare=False)
+    """Of one that ended well, where the comparison has `ensemble`."""
 
 
 def higher_is_better(metric: str) -> bool:
@@ -65,11 +80,6 @@ def last_of(member: Member, series: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def steps_per_second(member: Member) -> float | None:
-    value = member.result.get("steps_per_second") if member.outcome == "succeeded" else None
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
-
-
 def first_step_reaching(member: Member, target: float, higher: bool) -> int | None:
     """The first evaluation that is as good as the target."""
     return next((step for step, value in member.evaluations if reached(value, target, higher)), None)
@@ -103,3 +113,12 @@ def seconds_to(member: Member, step: int) -> float | None:
         if at >= step:
             return math.fsum(seconds)
     return None
+
+
+def trained(member: Member) -> tuple[int, float] | None:
+    """(steps, seconds of training) up to the last evaluation of one that ended well."""
+    if final_value(member) is None:
+        return None
+    steps = member.evaluations[-1][0]
+    seconds = seconds_to(member, steps)
+    return None if seconds is None else (steps, seconds)

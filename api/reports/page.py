@@ -5,7 +5,18 @@ from html import escape
 
 from api.reports.shapes import Report
 from api.reports.svg import svg_of
-from api.reports.tables import HEADINGS, beside_cells, beside_headings, cells, notes, rate_cells
+from api.reports.tables import (
+    ENSEMBLE_HEADINGS,
+    HEADINGS,
+    OBSERVED_HEADINGS,
+    beside_cells,
+    beside_headings,
+    cells,
+    ensemble_cells,
+    notes,
+    observed_cells,
+    rate_cells,
+)
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = """
@@ -36,6 +47,10 @@ def page_of(report: Report) -> str:
     ]
     if beside_headings(report):
         parts.append(_table(beside_headings(report), beside_cells(report)))
+    if report.figures.ensembles:
+        parts.append(_table(ENSEMBLE_HEADINGS, ensemble_cells(report)))
+    if report.figures.observed:
+        parts.append(_table(OBSERVED_HEADINGS, observed_cells(report)))
     if report.figures.rates:
         parts.append(_table(("variants", "learning rate", "how it went"), rate_cells(report)))
     parts += [_list(report.sentences), _list(notes(report))]

@@ -1,9 +1,10 @@
 """Plain sentences that the figures support, and no more."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from api.reports.numbers import interval, plural, shown
+from api.reports.observed import MEDIAN, percentile_of
 from api.reports.shapes import Absent, Figures, VariantFigures
 from api.reports.statistics import Estimate
 
@@ -32,7 +33,7 @@ def sentences(figures: Figures) -> list[str]:
         else:
             end = ", the highest tried" if group.highest_stable == group.highest_tried else ""
             found.append(f"The highest stable learning rate{name} is {group.highest_stable:g}{end} ({group.rule}).")
-    return found
+    return [*found, *_of_ensembles(figures), *_of_medians(figures)]
 
 
 def of_the_search(search: Mapping[str, Any] | None, plan: Mapping[str, Any], figures: Figures) -> list[str]:
@@ -98,6 +99,33 @@ def _faster(variant: VariantFigures) -> str:
     else:
         how = f"{1.0 / ratio.mean:.2g} times more steps ({1.0 / ratio.high:.2g} to {1.0 / ratio.low:.2g})"
     return f" It reached the target in {how}{part}."
+
+
+def _of_ensembles(figures: Figures) -> Iterator[str]:
+    for item in figures.ensembles:
+        alone, together = shown(item.single.mean, item.score), shown(item.together, item.score)
+        averaged = f"{item.variant}: {len(item.seeds)} seeds averaged"
+        told = f"{averaged} have a test {item.score} of {together}, one alone {alone}"
+        if item.gain.covers_zero:
+            told += f": no gain at this size ({interval(item.gain, item.score, difference=True)}, which has 0 in it)"
+        elif item.gain.low is not None:
+            told += f" (gain {interval(item.gain, item.score, difference=True)} over test rows)"
+        yield f"{told}."
+
+
+def _of_medians(figures: Figures) -> Iterator[str]:
+    """How far the median input to a layer moved in each variant, as in the paper's Figure 1 b and c."""
+    for item in figures.observed:
+        layer, percentile = percentile_of(item.series) or ("", 0.0)
+        if percentile != MEDIAN or item.path.mean is None or item.range.mean is None:
+            continue
+        moved = f"moved by {item.path.mean:.3g} in all, within {item.range.mean:.3g}"
+        told = f"{item.variant}: the median input to {layer} {moved}"
+        ratio = item.path_ratio
+        if ratio is not None and ratio.mean is not None:
+            between = "" if ratio.low is None else f" (95 % interval {ratio.low:.2g} to {ratio.high:.2g})"
+            told += f"; {ratio.mean:.2g} times{between} the way of {figures.baseline}"
+        yield f"{told}."
 
 
 def _nothing_yet(figures: Figures, others: int) -> str:

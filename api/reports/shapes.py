@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from api.reports.ensembles import Ensemble
+from api.reports.observed import Observed
 from api.reports.rates import RateGroup
 from api.reports.statistics import Estimate
 
@@ -104,6 +106,10 @@ class Figures:
     missing: list[Absent]
     """Members that have not ended, failed for a reason of their own, or were cancelled."""
     curves: list[Curve]
+    ensembles: list[Ensemble]
+    """Where the comparison has `ensemble`: what the seeds of each variant answer together."""
+    observed: list[Observed]
+    """Of each `observe/` series in `also` its course in each variant, and how far it moved."""
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,14 @@ HEADINGS = (
     "seconds to target",
     "steps a second",
 )
+ENSEMBLE_HEADINGS = ("ensemble of", "members", "one alone", "so many averaged", "gain of all")
+OBSERVED_HEADINGS = ("observed series", "variant", "mean", "path", "range", "path against baseline")
 """Of the table for people; brackets hold 95 % intervals."""
 ESTIMATES = ("best", "final", "served", "gap", "steps_to_target")
 EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 """An underscore that may begin or end emphasis: one within a word does neither."""
 TIMINGS = ("seconds_to_target", "training_seconds", "steps_per_second")
+COURSES = ("mean", "path", "range")
 DIFFERENCES = ("final", "best", "served", "steps_ratio")
 
 
@@ -35,6 +38,8 @@ def csv_of(report: Report) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [*ESTIMATES, *(f"difference_{name}" for name in DIFFERENCES), *TIMINGS, *_series(report)]
+    names += [f"{series}_{part}" for series in _observed(report) for part in COURSES]
+    names += ["ensemble_single", "ensemble_gain"] if report.figures.ensembles else []
     columns = [f"{name}{end}" for name in names for end in ("_n", "", "_low", "_high")]
     writer.writerow(["variant", "baseline", "reached", "targeted", "diverged", "missing", *columns])
     for variant, timing in zip(report.figures.variants, report.timing, strict=True):
@@ -42,6 +47,12 @@ def csv_of(report: Report) -> str:
         estimates += [getattr(variant.difference, name, None) for name in DIFFERENCES]
         estimates += [getattr(timing, name) for name in TIMINGS]
         estimates += [variant.also[name].last for name in _series(report)]
+        estimates += [
+            getattr(item, part) for item in report.figures.observed if item.variant == variant.name for part in COURSES
+        ]
+        if report.figures.ensembles:
+            together = [item for item in report.figures.ensembles if item.variant == variant.name]
+            estimates += [together[0].single, together[0].gain] if together else [None, None]
         row = [variant.name, variant.name == report.figures.baseline, variant.reached, variant.targeted]
         row += [sum(member.variant == variant.name for member in report.figures.diverged)]
         row += [sum(member.variant == variant.name for member in report.figures.missing)]
@@ -72,6 +83,18 @@ def notes(report: Report) -> Iterator[str]:
         yield f"Target: seed by seed the best of {figures.baseline}, {mean} in the mean."
     elif figures.target.kind == "value":
         yield f"Target: {shown(figures.target.value, figures.metric)}."
+    if figures.ensembles:
+        yield (
+            "An ensemble answers with the mean of its members' probabilities, or values, on the test split, each under "
+            "the statistics of inference. Of fewer than all seeds the mean over all choices is shown, or over 20 of "
+            "them; the interval of the gain is over test rows, for these very members."
+        )
+    if figures.observed:
+        yield (
+            "Of an observed series, path is the sum of the absolute changes from each observation to the next, range "
+            "the highest value minus the lowest, mean that over all observations, each taken seed by seed. A path "
+            "depends on how often is observed: it is to be compared where observe.every is the same."
+        )
     yield "Seconds are of training alone, without evaluations, checkpoints and waiting."
     for what, absent in (("Diverged", figures.diverged), ("Missing", figures.missing)):
         for member in absent:
@@ -96,9 +119,28 @@ def _series(report: Report) -> list[str]:
     return list(report.figures.variants[0].also)
 
 
+def _observed(report: Report) -> list[str]:
+    return list(dict.fromkeys(item.series for item in report.figures.observed))
+
+
 def _kind(series: str) -> str:
     """What its numbers are written as: an accuracy of shifted inputs is an accuracy too."""
     return "accuracy" if "accuracy" in series else series
+
+
+def ensemble_cells(report: Report) -> Iterator[tuple[str, ...]]:
+    """A row for each variant whose seeds answer together, under `ENSEMBLE_HEADINGS`."""
+    for item in report.figures.ensembles:
+        by_size = ", ".join(f"{size.members}: {shown(size.mean, item.score)}" for size in item.sizes)
+        gain = signed(item.gain, item.score)
+        yield item.variant, str(len(item.seeds)), with_interval(item.single, item.score), by_size, gain
+
+
+def observed_cells(report: Report) -> Iterator[tuple[str, ...]]:
+    """A row for each observed series and variant, under `OBSERVED_HEADINGS`."""
+    for item in report.figures.observed:
+        ratio = "–" if item.path_ratio is None else f"× {plain(item.path_ratio)}"
+        yield item.series, item.variant, plain(item.mean), plain(item.path), plain(item.range), ratio
 
 
 def rate_cells(report: Report) -> Iterator[tuple[str, str, str]]:
@@ -137,6 +179,12 @@ def _markdown_lines(report: Report) -> Iterator[str]:
     if beside_headings(report):
         yield ""
         yield from _table(beside_headings(report), beside_cells(report))
+    if report.figures.ensembles:
+        yield ""
+        yield from _table(ENSEMBLE_HEADINGS, ensemble_cells(report))
+    if report.figures.observed:
+        yield ""
+        yield from _table(OBSERVED_HEADINGS, observed_cells(report))
     if report.figures.rates:
         yield ""
         yield from _table(("variants", "learning rate", "how it went"), rate_cells(report))

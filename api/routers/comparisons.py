@@ -126,8 +126,7 @@ def get_members(
 @router.get("/comparisons/{comparison_id}/report")
 def get_report(caller: JobReader, comparison_id: ComparisonId, resources: Held) -> Report:
     """Means with 95 % intervals, paired differences, steps to the target and curves, over what is recorded now."""
-    with resources.database.read() as connection:
-        return report_of(connection, find_comparison(connection, caller.tenant_id, comparison_id))
+    return report_of(resources.database, resources.artifacts, caller.tenant_id, comparison_id)
 
 
 @router.get(
@@ -137,8 +136,7 @@ def get_report(caller: JobReader, comparison_id: ComparisonId, resources: Held) 
 )
 def get_report_as(caller: JobReader, comparison_id: ComparisonId, format: ReportFormat, resources: Held) -> Response:
     """The report as a table (`csv`, `md`), a picture (`svg`) or a page that needs nothing else (`html`)."""
-    with resources.database.read() as connection:
-        report = report_of(connection, find_comparison(connection, caller.tenant_id, comparison_id))
+    report = report_of(resources.database, resources.artifacts, caller.tenant_id, comparison_id)
     content = {
         "csv": lambda: csv_of(report),
         "md": lambda: markdown_of(report),

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 
 from api.auth import Authenticated, ModelWriter
 from api.inference.bodies import body_of
+from api.inference.columns import column_names
 from api.inference.engine import ServedModel
 from api.inference.hot import wanted_version
 from api.inference.lanes import Lane, Tally
@@ -179,6 +180,9 @@ def _properties(lane: Lane) -> dict[str, str]:
         "weights_sha256": lane.weights_sha256,
         "folded": "true",
         "batch_invariance": dict(lane.headers)[b"evenkeel-batch-invariance"].decode(),
+        "execution_provider": lane.model.provider,
+        **({"columns": orjson.dumps(columns).decode()} if (columns := column_names(lane.model)) else {}),
+        **({} if lane.model.remark is None else {"remark": lane.model.remark}),
     }
 
 

@@ -14,6 +14,7 @@ from api.datasets import pinned
 from api.documentation import FORK_EXAMPLES, JOB_EXAMPLE, SMALL_JOB_EXAMPLE, json_body
 from api.estimate import HISTORY, estimate
 from api.identified import IdempotencyKey, JobId
+from api.inference.engine import NO_CUDA
 from api.jobs import JobFilters, created, find_job, job_filters, latest_metrics, list_jobs
 from api.pagination import Page, Paged
 from api.query import KNOWN_QUERY
@@ -24,7 +25,9 @@ from api.schemas.network import LayerInPlace, in_place
 from api.schemas.nodes import Node, node_of
 from api.submission import Submission, admitted, submit
 from bn_models.architecture import layers_of, place
+from bn_models.receipt import CUDA, available_providers
 from core.bell import ring
+from core.errors import Conflict
 from core.queries import checkpoints, jobs, nodes
 from core.spec import JobSpec
 from core.spec.fork import ForkRequest
@@ -62,7 +65,7 @@ def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
         batches=plan.batches,
         layers=[in_place(item) for item in plan.placed],
         estimate=estimate(spec, plan.flops_per_step, history),
-        warnings=[*plan.warnings, *_waits(spec, workers)],
+        warnings=[*plan.warnings, *_waits(spec, workers), *_answered_otherwise(spec)],
     )
 
 
@@ -70,7 +73,7 @@ def validate_job(caller: JobReader, body: Body, resources: Held) -> Validation:
 def get_jobs(
     caller: JobReader, query: Paged, filters: Annotated[JobFilters, Depends(job_filters)], resources: Held
 ) -> Page[Job]:
-    """Jobs of this key's tenant; filters are status, family, name, time and `metadata[key]=value`."""
+    """Jobs of this key's tenant; filters are status, family, name, comparison, time and `metadata[key]=value`."""
     return list_jobs(resources.database, caller.tenant_id, query, filters)
 
 
@@ -157,11 +160,21 @@ def get_network(caller: JobReader, job_id: JobId, resources: Held) -> Page[Layer
     with resources.database.read() as connection:
         row = find_job(connection, caller.tenant_id, job_id)
     spec = JobSpec.model_validate(row.spec)
+    if spec.ensemble is not None:
+        raise Conflict(f"job {job_id} is an ensemble, which has no network of its own: ask the jobs of its members")
     facts = spec.dataset.facts
     outputs = spec.recalibration.outputs if spec.recalibration else facts.outputs
     layers = layers_of(spec.network, spec.batch_norm, facts.input_shape, outputs)
     data = [in_place(item) for item in place(layers, facts.input_shape)]
     return Page[LayerInPlace].of(data, [item.name for item in data])
+
+
+def _answered_otherwise(spec: JobSpec) -> list[str]:
+    """What its version asks of this service's ONNX Runtime in vain."""
+    serving = spec.publish.serving if spec.publish else None
+    if serving is None or serving.provider != "cuda" or CUDA in available_providers():
+        return []
+    return [f"/publish/serving/provider: {NO_CUDA}"]
 
 
 def _waits(spec: JobSpec, workers: list[Node]) -> Iterator[str]:

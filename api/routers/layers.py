@@ -39,6 +39,8 @@ def get_layers(
 
 
 def _reason(job: Any, steps: list[int]) -> str:
+    if job.spec.get("ensemble"):
+        return "an ensemble has no layers of its own: ask the jobs of its members"
     if not has_statistics(JobSpec.model_validate(job.spec)):
         return "no layer of this network has statistics: it is not batch-normalized"
     if steps:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import Connection
 
 from api.auth import ModelReader
+from api.drifting import drift_report
 from api.identified import ModelName
 from api.inference.resolution import Wanted
 from api.models import aliases_by_model, find_model, find_version, resolve
@@ -22,7 +23,7 @@ from api.schemas.models import (
     model_of,
     version_of,
 )
-from core.errors import Conflict, NotFound
+from core.errors import NotFound
 from core.queries import models
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[KNOWN_QUERY])
@@ -114,14 +115,9 @@ def get_population(
 async def get_drift(
     caller: ModelReader, name: ModelName, resources: Held, version: WantedVersion = None, alias: WantedAlias = None
 ) -> Drift:
-    """The inputs that this process has seen since the version was loaded, against those of its training."""
-    lane = await resources.resolver.find(Wanted(caller.tenant_id, name, version, alias))
-    if lane.drift is None:
-        raise Conflict(
-            f"version {lane.version} of model {name} is not watched: its card has no moments of the training inputs, "
-            "or EVENKEEL_DRIFT_SHARE is 0"
-        )
-    return Drift(model=name, version=lane.version, statistics_sha256=lane.statistics_sha256, **lane.drift.report())
+    """The inputs that this process has seen since the version was loaded, and what the layers made of some of them,
+    against those of its training."""
+    return drift_report(await resources.resolver.find(Wanted(caller.tenant_id, name, version, alias)))
 
 
 @router.get("/{name}/download", response_class=Response)

@@ -14,7 +14,7 @@ class Progress(BaseModel):
     steps: int
     fraction: float
     eta_seconds: float | None
-    """Null unless the job runs and has made a step. A recalibration has none to make."""
+    """Null unless the job runs and has made a step. A recalibration and an ensemble have none to make."""
 
 
 class JobError(BaseModel):
@@ -41,7 +41,7 @@ class Origin(BaseModel):
 class Job(BaseModel):
     object: Literal["job"] = "job"
     id: str
-    kind: Literal["training", "recalibration"]
+    kind: Literal["training", "recalibration", "ensemble"]
     name: str
     status: Status
     terminal: bool
@@ -113,7 +113,7 @@ def job_of(row: Any, latest_metrics: dict[str, float | None] | None = None) -> J
     status = status_of(row.state, row.cancel_requested_at is not None, row.pause_requested_at is not None)
     return Job(
         id=row.id,
-        kind="recalibration" if row.spec.get("recalibration") else "training",
+        kind=_kind(row.spec),
         name=row.name,
         status=status,
         terminal=row.state in TERMINAL,
@@ -133,6 +133,12 @@ def job_of(row: Any, latest_metrics: dict[str, float | None] | None = None) -> J
         started_at=rfc3339(row.started_at),
         finished_at=rfc3339(row.finished_at),
     )
+
+
+def _kind(spec: dict[str, Any]) -> Literal["training", "recalibration", "ensemble"]:
+    if spec.get("ensemble"):
+        return "ensemble"
+    return "recalibration" if spec.get("recalibration") else "training"
 
 
 def _origin(row: Any) -> Origin | None:

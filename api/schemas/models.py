@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.clock import rfc3339
 
 LARGEST_VERSION = 2**31 - 1
-LINEAGE = ("recalibrated_from", "recalibrated_on", "before", "after")
+LINEAGE = ("recalibrated_from", "recalibrated_on", "before", "after", "ensemble")
 
 
 class Model(BaseModel):
@@ -39,6 +39,8 @@ class ModelVersion(BaseModel):
     before: dict[str, float | None] | None
     """Test scores on that data under the statistics of the version before, if its labels are the model's."""
     after: dict[str, float | None] | None
+    ensemble: dict[str, Any] | None
+    """The versions whose answers it averages, each with its digests and scores; null: it is a single network."""
     card: dict[str, Any]
     artifacts: dict[str, StoredFile]
     aliases: list[str]
@@ -140,6 +142,25 @@ class Population(BaseModel):
     has_more: bool = False
 
 
+class LayersDrift(BaseModel):
+    """What normalized layers get now against their population statistics; see `api.inference.layers`."""
+
+    rows: int
+    share: float
+    """Of the batches, how many were looked at."""
+    threshold: float
+    exceeded: list[str]
+    watched: list[dict[str, Any]]
+    """Per layer the channel that is furthest off: `shift` in deviations that the layer normalizes by, `z`, which grows
+    with the rows, and its deviation now (1 in training); how many channels are `beyond` the threshold; and how many
+    are `blind`, because a gamma of 0 hides them."""
+    left_out: dict[str, str]
+    """Layers with statistics that can not be watched, and why."""
+    problem: str | None
+    """Why nothing is looked at any more, if so."""
+    events: list[dict[str, Any]]
+
+
 class Drift(BaseModel):
     """Running moments of the inputs against those of the training data; see `api.inference.drift`."""
 
@@ -156,6 +177,11 @@ class Drift(BaseModel):
     """Per column of a table, or channel of an image: mean and deviation in training and now, `shift` in deviations
     of the training data, and `z`, which grows with the rows."""
     events: list[dict[str, Any]]
+    inputs_reason: str | None = None
+    """Why no inputs are looked at, if so."""
+    layers: LayersDrift | None
+    layers_reason: str | None
+    """Why no layers are looked at, if so."""
 
 
 def model_of(row: Any, latest_version: int, aliases: dict[str, int]) -> Model:

@@ -7,7 +7,7 @@ from bn_models.architecture.blocks import source
 from bn_models.architecture.doubts import doubts
 from bn_models.architecture.families import layers_of
 from bn_models.architecture.objections import objections
-from bn_models.architecture.observation import unobservable
+from bn_models.architecture.observation import unobservable, unwatchable
 from bn_models.architecture.sequential import places
 from bn_models.architecture.shapes import LayerDoesNotFit, Placed, place
 from bn_models.architecture.statistics import ghost_size
@@ -40,6 +40,7 @@ def admit(spec: JobSpec, maximum_parameters: int, maximum_steps: int) -> Plan:
     layers, placed = _laid_out(spec, problems)
     problems += objections(spec, placed, maximum_parameters)
     problems += unobservable(spec, placed)
+    problems += unwatchable(spec, placed)
     if problems:
         raise SpecInvalid(tuple(problems))
     return _plan(spec, layers, placed)

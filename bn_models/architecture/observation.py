@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from bn_models.architecture.shapes import Placed, Shape, flat
+from bn_models.architecture.statistics import statistical
 from core.errors import FieldProblem
 from core.spec import layers as words
 from core.spec.job import JobSpec
@@ -87,6 +88,20 @@ def unobservable(spec: JobSpec, placed: tuple[Placed, ...]) -> Iterator[FieldPro
         yield from _of_the_names(placed)
 
 
+def unwatchable(spec: JobSpec, placed: tuple[Placed, ...]) -> Iterator[FieldProblem]:
+    """Every problem of the layers that a published version is to watch."""
+    serving = spec.publish.serving if spec.publish else None
+    if serving is None or not placed:
+        return
+    found = {item.layer.name: item.layer for item, _ in statistical(placed)}
+    known = [name for name, layer in found.items() if not isinstance(layer, words.LSTM)]
+    for position, name in enumerate(serving.watch or ()):
+        if name not in known:
+            lacking = "can not be watched, being recurrent" if name in found else "is no batch norm of this network"
+            message = f"is {name}, which {lacking}: {_choice(name, known)}"
+            yield FieldProblem(f"/publish/serving/watch/{position}", "no_such_layer", message)
+
+
 def _of_the_probe(spec: JobSpec, observe: ObserveSpec) -> Iterator[FieldProblem]:
     _, validation, test = spec.dataset.split_sizes()
     held = validation if observe.split == "validation" else test
@@ -127,7 +142,7 @@ def _of_the_layers(observe: ObserveSpec, found: tuple[Site, ...]) -> Iterator[Fi
 
 def _choice(name: str, known: list[str]) -> str:
     if not known:
-        return "it has none; leave layers out"
+        return "it has none; leave this out"
     if len(known) <= SHOWN_NAMES:
         return f"use {', '.join(known)}"
     close = get_close_matches(name, known, n=3, cutoff=0.0)

@@ -1,5 +1,6 @@
 """The parity receipt: the exported graph against the unfolded network in float64, on stored probe rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +94,15 @@ def reference(
 ) -> Reference:
     """What the graph has to answer to `probe_rows` (N, *input_shape); of a large network to the first of them."""
     rows = probe_rows[: probe_count(network)].astype(np.float32)
-    exact = _unfolded(network, statistics, scaling, rows, torch.float64)
-    single = _unfolded(network, statistics, scaling, rows, torch.float32)
+    exact = unfolded(network, statistics, scaling, rows, torch.float64)
+    single = unfolded(network, statistics, scaling, rows, torch.float32)
     if task == "regression":
         exact, single = output_scaling.apply(exact), output_scaling.apply(single)
+    return reference_of(rows, exact, single)
+
+
+def reference_of(rows: NDArray[np.float32], exact: Array, single: Array) -> Reference:
+    """Of outputs that are known, in float64 (`exact`) and as float32 gives them (`single`)."""
     return Reference(rows, exact, _largest(single - exact), _largest(exact))
 
 
@@ -120,7 +126,11 @@ def receipt(
 
     Raises JobFailed `parity_failed`, with both figures, when the graph differs by more than the tolerance.
     """
-    expected = reference(network, statistics, scaling, probe_rows, task, output_scaling)
+    return proved(onnx_bytes, reference(network, statistics, scaling, probe_rows, task, output_scaling), threads)
+
+
+def proved(onnx_bytes: bytes, expected: Reference, threads: int = 1) -> ParityReceipt:
+    """The receipt of a graph that gives what it has to. Raises as `receipt` does."""
     result = compare(onnx_bytes, expected, threads)
     if not result.passed:
         raise JobFailed(
@@ -137,12 +147,20 @@ def compare(onnx_bytes: bytes, expected: Reference, threads: int = 1) -> ParityR
     return ParityReceipt(check(onnx_bytes, expected.rows, expected.outputs, expected.tolerance, threads), expected)
 
 
-def _unfolded(
-    network: Network, statistics: PopulationStatistics, scaling: InputScaling, rows: Array, dtype: torch.dtype
+def unfolded(
+    network: Network,
+    statistics: PopulationStatistics,
+    scaling: InputScaling,
+    rows: Array,
+    dtype: torch.dtype,
+    prepare: Callable[[Network], None] | None = None,
 ) -> Array:
-    """Outputs of a copy of the network, on the CPU in `dtype`, under population statistics; as float64."""
+    """Outputs of a copy of the network, on the CPU in `dtype`, under population statistics; as float64.
+    `prepare` gets the copy before it runs."""
     copy = Network(network.layers, network.input_shape).to(dtype)
     copy.load_state_dict(network.state_dict())
+    if prepare is not None:
+        prepare(copy)
     at_once = rows_at_once(copy, torch.device("cpu"))
     with torch.inference_mode(), using(copy, statistics):
         outputs: list[Array] = [

@@ -25,6 +25,8 @@ from core.clock import now_us
 from core.queries.leases import NO_LEASE
 from core.tables import checkpoints, jobs, metric_points, metric_series
 
+OF_NONE = "none"
+
 
 def create(**columns: Any) -> Insert:
     """A queued job, its first event's number reserved."""
@@ -57,13 +59,18 @@ def page(
     name: str | None = None,
     comparison_id: str | None = None,
 ) -> Select[Any]:
-    """Keyset page by (created_at, id). `after` is the row to start behind, with these two columns."""
+    """Keyset page by (created_at, id). `after` is the row to start behind, with these two columns.
+
+    `comparison_id`: members of this one; `OF_NONE`: jobs that are members of none.
+    """
     guards: list[ColumnElement[bool]] = [jobs.c.tenant_id == tenant_id]
     if statuses:
         guards.append(or_(*(_has_status(status) for status in statuses)))
     if family:
         guards.append(jobs.c.family == family)
-    if comparison_id:
+    if comparison_id == OF_NONE:
+        guards.append(jobs.c.comparison_id.is_(None))
+    elif comparison_id:
         guards.append(jobs.c.comparison_id == comparison_id)
     if name:
         guards.append(jobs.c.name == name)

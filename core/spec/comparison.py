@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from core.errors import FieldProblem, SpecInvalid
-from core.spec.base import MetadataKey, MetadataValue, Name, PositiveInt, Spec
+from core.spec.base import Flag, MetadataKey, MetadataValue, Name, PositiveInt, Spec
 from core.spec.problems import pointer
 from core.spec.search import SearchSpec
 from core.spec.variation import LONGEST_LIST, VARY_SCHEMA, Variant, put
@@ -81,6 +81,9 @@ class ComparisonSpec(Spec):
     one, so that what is found is not found on the test rows."""
     also: Annotated[tuple[SeriesName, ...], Field(max_length=16)] = ()
     """Series whose last values the report shows beside the metric, for instance `bn/batch_accuracy`."""
+    ensemble: Flag = False
+    """The report also says what the seeds of each variant answer together, their class probabilities (or values)
+    averaged, on the test split: sets `evaluation.keep_answers` in its members."""
     maximum_running: PositiveInt | None = None
     """Members that run at once; null: as many as there are slots."""
     priority: Annotated[int, Field(strict=True, ge=-100, le=100)] = -10
@@ -120,6 +123,9 @@ def member_body(spec: ComparisonSpec, variant: Variant, seed: int) -> dict[str, 
     training = body.setdefault("training", {})
     if isinstance(training, dict):
         training["seed"] = seed
+    evaluation = body.setdefault("evaluation", {}) if spec.ensemble else None
+    if isinstance(evaluation, dict):
+        evaluation["keep_answers"] = True
     given = body.get("metadata", {})
     body["metadata"] = spec.metadata | given if isinstance(given, dict) else given
     body["name"] = as_name(f"{spec.name}-{variant.name}", end=f"-{seed}")

@@ -7,6 +7,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from core.spec.base import NAME, MetadataKey, MetadataValue, Name, Spec
 from core.spec.data import DatasetSpec
+from core.spec.ensemble import EnsembleSpec
 from core.spec.evaluation import EvaluationSpec
 from core.spec.fork import ForkSpec
 from core.spec.network import NetworkSpec
@@ -21,7 +22,7 @@ RECURRENT_GAMMA = 0.1
 DEFAULT_KINDS = {"optimizer": "sgd", "schedule": "constant"}
 """What an object of these sections is that does not say its kind."""
 
-LINEAGE = ("recalibration", "fork")
+LINEAGE = ("recalibration", "ensemble", "fork")
 
 
 class PublishSpec(Spec):
@@ -58,12 +59,20 @@ class JobSpec(Spec):
     recalibration: SkipJsonSchema[RecalibrationSpec | None] = None
     """Written by the service, for jobs that come from `POST /v1/models/{name}/recalibrate`."""
 
+    ensemble: SkipJsonSchema[EnsembleSpec | None] = None
+    """Written by the service, for jobs that come from `POST /v1/models`."""
+
     fork: SkipJsonSchema[ForkSpec | None] = None
     """Written by the service, for jobs that come from `POST /v1/jobs/{id}/fork`."""
 
+    @property
+    def trains(self) -> bool:
+        """Does it make steps?"""
+        return self.recalibration is None and self.ensemble is None
+
     @model_serializer(mode="wrap")
     def _without_what_no_user_writes(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A training does not say that it is no recalibration and no fork."""
+        """A training does not say that it is no recalibration, no ensemble and no fork."""
         return {name: value for name, value in write(self).items() if name not in LINEAGE or value is not None}
 
     @model_validator(mode="before")

@@ -22,6 +22,7 @@ NOT_VARIED = {
     "publish": "`publish` of the comparison says what all members publish",
     "training.seed": "`seeds` of the comparison pairs the members",
     "recalibration": "it is written by the service",
+    "ensemble": "it is written by the service",
     "fork": "it is written by the service",
 }
 """Fields that the comparison decides for its members, and where it does."""

@@ -104,7 +104,7 @@ class Service:
             wait_until(lambda: self.trainer(job_id) is not None or client.job(job_id).terminal)
             trainer = self.trainer(job_id)
             return trainer is not None and _killed(trainer)
-        return _killed(self.forkserver() if target == "forkserver" else self.worker())
+        return _killed({"forkserver": self.forkserver, "worker": self.worker, "api": self.api}[target]())
 
     def kill_up(self) -> None:
         assert self._process is not None

@@ -64,6 +64,25 @@ def test_a_model_answers_real_rows_the_same_alone_and_in_company(service: Servic
     assert together.statistics_sha256 == job.result["statistics_sha256"]
 
 
+def test_seeds_of_one_network_answer_together_with_the_mean_of_what_each_says(service: Service) -> None:
+    client = service.client()
+    seeds = [DIGITS | {"name": "seed", "training": DIGITS["training"] | {"seed": seed}} for seed in (1, 2)]
+    jobs = [client.wait(job, 60) for job in [client.submit(spec) for spec in seeds]]
+    rows = [[float((i * 7 + j) % 17) for j in range(64)] for i in range(50)]
+
+    made = client.wait(client.ensemble("together", jobs), 60)
+
+    assert made.succeeded, made.error
+    alone = [client.predict("seed", rows, version=job.result["version"]).predictions for job in jobs]
+    for both, *each in zip(client.predict("together", rows).predictions, *alone, strict=True):
+        for label, share in both.probabilities.items():
+            assert share == pytest.approx(sum(one.probabilities[label] for one in each) / 2, abs=1e-6)
+    scores = [member["scores"]["accuracy"] for member in made.result["ensemble"]["members"]]
+    assert scores == pytest.approx([job.result["accuracy"] for job in jobs])
+    assert made.result["accuracy"] >= min(scores)
+    assert client.verify("together").passed
+
+
 def test_sigterm_puts_jobs_back_and_the_next_start_goes_on(own_service: Service) -> None:
     client = own_service.client()
     long = DIGITS | {"training": {"steps": 6000, "checkpoint_every": 5000}}

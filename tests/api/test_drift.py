@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api.inference.drift import LEAST_ROWS, WINDOW_ROWS, Drift, drift_of
+from api.inference.drift import Drift, drift_of
+from api.inference.moments import LEAST_ROWS, WINDOW_ROWS
 from core.artifacts import ArtifactStore
 from core.settings import Settings
 from tests.api.application import TestClient
@@ -52,11 +53,11 @@ def test_an_input_that_drifts_and_returns_is_told_once_each() -> None:
     drift = Drift(Model, "m", 1, 1.0, 0.5)
     for _ in range(10):
         drift.see(draw(LEAST_ROWS, moved=20.0))
-    assert drift.exceeded == {"height"}
-    while drift.exceeded:
+    assert drift.alarm.exceeded == {"height"}
+    while drift.alarm.exceeded:
         drift.see(draw(LEAST_ROWS))
 
-    assert [(event["type"], event["input"]) for event in drift.events] == [
+    assert [(event["type"], event["input"]) for event in drift.alarm.events] == [
         ("drifted", "height"),
         ("returned", "height"),
     ]
@@ -66,7 +67,16 @@ def test_the_window_forgets() -> None:
     drift = Drift(Model, "m", 1, 1.0, 0.5)
     for _ in range(100):
         drift.see(draw(1000, moved=20.0))
-        assert drift.rows < WINDOW_ROWS
+        assert drift.window.rows < WINDOW_ROWS
+
+
+def test_a_row_that_is_far_beyond_numbers_does_not_end_the_watch() -> None:
+    drift = Drift(Model, "m", 1, 1.0, 0.5)
+    drift.see(np.full((1, 4), 3e38, np.float32))
+    drift.see(draw(500, moved=20.0))
+
+    assert np.isfinite(drift.shifts()).all()
+    assert drift.alarm.exceeded == {"height"}
 
 
 def test_only_a_share_of_the_batches_is_looked_at() -> None:
@@ -74,7 +84,7 @@ def test_only_a_share_of_the_batches_is_looked_at() -> None:
     for _ in range(100):
         drift.see(draw(8))
 
-    assert drift.rows == 25 * 8
+    assert drift.window.rows == 25 * 8
 
 
 def test_a_card_of_standardized_columns_needs_no_moments() -> None:

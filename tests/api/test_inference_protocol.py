@@ -1,8 +1,6 @@
 """The Open Inference Protocol v2 as its specification has it, by hand-made requests and by a client of others."""
 
-import gzip
 import json
-import zlib
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 
 from api.inference.tensors import DTYPES
 from core.artifacts import ArtifactStore
-from core.settings import Settings
 from tests.api.application import TestClient
 from tests.api.bench import LABELS, Tenant, classifier, publish
 from tests.api.live import Live
@@ -174,21 +171,6 @@ def test_classification_names_the_best(client: TestClient, tenant: Tenant) -> No
         value, index, label = text.split(":")
         assert (float(value), int(index)) == (pytest.approx(row.max(), abs=1e-6), row.argmax())
         assert label == LABELS[row.argmax()]
-
-
-@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-def test_packed_bodies_are_unpacked_within_their_bound(
-    client: TestClient, tenant: Tenant, settings: Settings, encoding: str, pack: Any
-) -> None:
-    body = json.dumps({"inputs": [tensor()]}).encode()
-    bomb = pack(b" " * (settings.maximum_body_bytes + 1))
-
-    whole = infer(client, tenant, pack(body), **{"Content-Encoding": encoding})
-    cut = infer(client, tenant, pack(body)[:-9], **{"Content-Encoding": encoding})
-    too_large = infer(client, tenant, bomb, **{"Content-Encoding": encoding})
-    unknown = infer(client, tenant, body, **{"Content-Encoding": "br"})
-
-    assert [answer.status_code for answer in (whole, cut, too_large, unknown)] == [200, 400, 413, 415]
 
 
 WRONG: dict[str, tuple[Any, str]] = {

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from core.db import Database
@@ -35,6 +37,25 @@ def test_an_empty_list_has_no_ends(client: TestClient, tenant: Tenant) -> None:
     page = client.get("/v1/jobs", headers=tenant.headers).json()
 
     assert page == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+
+
+def test_members_of_comparisons_are_listed_alone_or_left_out(client: TestClient, tenant: Tenant) -> None:
+    own = tenant.job()
+    base = {"dataset": {"source": "iris"}, "network": {"family": "mlp"}}
+    body = {"base": base, "vary": {"batch_norm": [True, False]}, "seeds": 1}
+    made, other = (client.post("/v1/comparisons", json=body, headers=tenant.headers).json()["id"] for _ in range(2))
+
+    def found(comparison: str) -> list[dict[str, Any]]:
+        answer = client.get("/v1/jobs", params={"comparison": comparison}, headers=tenant.headers)
+        return list(answer.json()["data"])
+
+    assert [job["id"] for job in found("none")] == [own]
+    assert [job["comparison"]["comparison_id"] for job in found(made)] == [made, made]
+    assert [job["comparison"]["comparison_id"] for job in found(other)] == [other, other]
+    assert found("cmp_nobody") == []
+    refused = client.get("/v1/jobs", params={"comparison": "rates"}, headers=tenant.headers)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/query/comparison")
+    assert "give an id" in refused.json()["detail"]
 
 
 def test_filters_choose_by_status_family_name_metadata_and_time(

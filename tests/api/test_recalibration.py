@@ -218,6 +218,22 @@ def test_whitening_and_lstm_are_recalibrated_too(service: Service) -> None:
         assert first["statistics_sha256"] != second["statistics_sha256"]
 
 
+def test_it_is_served_as_the_version_that_it_comes_from(service: Service) -> None:
+    serving = {"threads": 2, "quantization": "int8", "watch": ["hidden2.batch_norm"], "provider": "cpu"}
+    service.trained(DIGITS | {"training": {"steps": 20, "batch_size": 64}, "publish": {"serving": serving}})
+
+    recalibrated(service, {"dataset": OTHER_SPLIT, "alias": "latest"})
+
+    for number in (1, 2):
+        newest = service.get("/v1/models/digits/versions", order="desc", limit=2)["data"][number - 1]
+        card = newest["card"]
+        assert card["serving"] == serving | {"measured": card["serving"]["measured"]}
+        assert card["serving"]["measured"]["score"] == "accuracy"
+        assert card["receipt"]["threads"] == 2
+        assert [layer["name"] for layer in card["watch"]["layers"]] == ["hidden2.batch_norm"]
+        assert "onnx_int8" in newest["artifacts"]
+
+
 def test_a_frozen_layer_is_measured_anew(service: Service) -> None:
     service.trained(DIGITS | {"batch_norm": {"freeze_last_steps": 100}})
 

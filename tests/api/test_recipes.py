@@ -35,7 +35,7 @@ def test_recipes_answer_the_questions_of_the_paper_and_of_its_readers_in_their_o
 
     assert found[:2] == ["Figure 1", "Table 4"]
     assert found[2:] == sorted(found[2:], key=lambda question: int(question[1:]))
-    assert {f"Q{number}" for number in range(1, 18)} - set(found) == {"Q10", "Q16"}
+    assert {f"Q{number}" for number in range(1, 18)} == set(found[2:])
 
 
 def test_files_of_recipes_are_named_after_them_and_installed_with_the_package() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from api.reports.drawing import ticks
 from api.reports.figures import figures_of, timing_of
 from api.reports.loading import build
 from api.reports.members import Member
@@ -20,37 +21,9 @@ from api.reports.page import page_of
 from api.reports.sentences import headline, sentences
 from api.reports.shapes import Report
 from api.reports.statistics import estimate, ratio_estimate, student_quantile
-from api.reports.svg import svg_of, ticks
+from api.reports.svg import svg_of
 from api.reports.tables import csv_of, markdown_of
-
-STEPS = (10, 20, 30, 40)
-
-
-def plan(*variants: str, **changes: Any) -> dict[str, Any]:
-    names = variants or ("with", "without")
-    return {
-        "baseline": names[-1],
-        "metric": "test/accuracy",
-        "target": "baseline_best",
-        "seeds": [0, 1, 2],
-        "variants": [
-            {
-                "name": name,
-                "changes": {"batch_norm": name == "with"},
-                "learning_rate": 0.1,
-                "group": "",
-                "same_but_for_the_rate": name,
-                "batch_size": 60,
-                "chance": 0.1,
-            }
-            for name in names
-        ],
-    } | changes
-
-
-def member(variant: str, seed: int, *values: float, outcome: Any = "succeeded", **more: Any) -> Member:
-    fields = {"step": 40, "batch_size": 60, "evaluations": tuple(zip(STEPS, values, strict=False))}
-    return Member(variant, seed, outcome, **(fields | more))
+from tests.api.reported import STEPS, member, plan
 
 
 def report(members: list[Member], **changes: Any) -> Report:
@@ -236,6 +209,7 @@ def test_seconds_are_summed_from_rates_to_the_step_of_the_target() -> None:
     assert baseline.seconds_to_target.mean == pytest.approx(10 * 60 / 600 + 20 * 60 / 1200 + 10 * 60 / 300)
     assert variant.seconds_to_target.mean == pytest.approx(10 * 60 / 600 + 10 * 60 / 1200)
     assert variant.training_seconds == baseline.training_seconds == baseline.seconds_to_target
+    assert variant.steps_per_second.mean == pytest.approx(40 / 4.0)
     assert variant.seconds_ratio is not None
     assert variant.seconds_ratio.mean == pytest.approx(4.0 / 1.5)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from api.searches import advance
+from core import tables
 from core.queries import checkpoints, leases
 from core.settings import Settings
 from core.spec.search import TPESearch, drawn
@@ -272,3 +273,21 @@ def test_a_search_that_can_not_go_on_ends_with_the_reason_and_keeps_no_other_bac
     told = report_of(service, stuck)["sentences"][0]
     assert "It ended before its budget was used, because its next round was refused" in told
     assert "20" in told
+
+
+def test_a_search_whose_checkpoint_is_gone_ends_with_the_reason(service: Service) -> None:
+    rate = {"optimizer.learning_rate": RANGES["optimizer.learning_rate"]}
+    search = {"kind": "halving", "ranges": rate, "trials": 3, "rungs": 2}
+    made = service.post("/v1/comparisons", {"base": BASE, "search": search, "seeds": 1}, 201)
+    while _waits(service):
+        service.run()
+    members = service.get(f"/v1/comparisons/{made['id']}/members")["data"]
+    with service.database.write() as connection:
+        ids = [item["id"] for item in members]
+        connection.execute(tables.checkpoints.delete().where(tables.checkpoints.c.job_id.in_(ids)))
+
+    assert advance(service.database, service.settings) == [made["id"]]
+
+    assert advance(service.database, service.settings) == []
+    assert service.get(f"/v1/comparisons/{made['id']}")["terminal"]
+    assert "keeps no checkpoint to go on from" in report_of(service, made)["sentences"][0]

@@ -56,7 +56,7 @@ def test_a_published_model_passes_with_every_figure(service: Service, published:
     card = service.get("/v1/models/digits/versions/1")["card"]
     assert answer["passed"] and answer["error"] is None
     assert {name: file["intact"] for name, file in answer["files"].items()} == dict.fromkeys(
-        ("card", "onnx", "probe", "safetensors"), True
+        ("card", "onnx", "probe", "safetensors", "watch"), True
     )
     assert answer["parity"]["passed"] and answer["parity"]["rows"] == 128
     # The same machine and runtime as at publishing: the same figure, to the last bit.

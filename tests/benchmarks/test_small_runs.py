@@ -46,7 +46,8 @@ def test_a_rehearsal_of_two_workers_keeps_their_ticks(postgres_server: str, shar
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "name", ["claims", "first_step", "claim_rate", "rehearsal", "herd", "at_rest", "service_speed"]
+    "name",
+    ["claims", "first_step", "claim_rate", "rehearsal", "herd", "at_rest", "service_speed", "members", "batched_seeds"],
 )
 def test_a_quick_run_ends_well(name: str) -> None:
     result = subprocess.run(

@@ -357,6 +357,32 @@ def test_a_model_is_recalibrated_and_shows_what_changed(evenkeel, trained, home)
         assert newest.weights_sha256 == trained.result["weights_sha256"]
 
 
+def test_models_are_averaged_and_the_scores_of_each_are_shown(evenkeel, trained, home):
+    other = evenkeel("submit", *SMALL, "--set", "name=others", "--set", "training.seed=4", "--watch")
+    assert other.exit_code == 0
+
+    result = evenkeel("ensemble", "both", trained.id, "others:1", "--watch")
+
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert any("test score of" in line and "accuracy" in line for line in lines)
+    assert any(line.startswith("others version 1") for line in lines)
+    assert any(line.startswith("together") for line in lines)
+    with Client(home=home) as client:
+        (version,) = client.versions("both")
+        assert [member["model"] for member in version.ensemble["members"]] == ["flowers", "others"]
+        assert version.aliases == ("latest",)
+    again = evenkeel("ensemble", "both", "flowers", "others@latest", "--no-move", "--json", "--watch")
+    assert json.loads(again.stdout)["result"]["version"] == 2
+    with Client(home=home) as client:
+        assert client.model("both").aliases == {"latest": 1}
+
+
+def test_a_member_that_names_no_version_is_refused_with_the_ways_to_name_one(evenkeel):
+    with pytest.raises(InputInvalid, match="digits:new names no version: write digits:3, digits@alias or digits"):
+        evenkeel("ensemble", "both", "digits:1", "digits:new")
+
+
 def test_a_recalibration_without_data_is_refused(evenkeel):
     with pytest.raises(InputInvalid, match="no data set: give a file, or fields"):
         evenkeel("recalibrate", "flowers")

@@ -2,6 +2,8 @@
 
 import pytest
 
+from evenkeel.results import Job
+
 SUMMARY = dict.fromkeys(("min", "p5", "p25", "p50", "p75", "p95", "max", "mean"), 0.5)
 LAYER = {
     "object": "layer_report",
@@ -42,6 +44,28 @@ def test_layers_are_read_with_their_step(service, client, answer):
         None,
     )
     assert layer.raw["dead"]["channels"] == [1, 5]
+
+
+def test_members_of_an_ensemble_are_jobs_names_versions_or_objects(service, client, answer, job_body):
+    service.answers = [answer(cut=True), answer(201, job_body(kind="ensemble"))]
+    trained = Job.read(job_body(id="job_2"))
+
+    job = client.ensemble("both", [trained, "job_3", "digits", ("digits", 4), {"model": "digits", "alias": "old"}])
+
+    first, second = service.requests
+    assert job.kind == "ensemble"
+    assert (first.method, first.path) == ("POST", "/v1/models")
+    assert first.body == {
+        "members": [
+            {"job_id": "job_2"},
+            {"job_id": "job_3"},
+            {"model": "digits"},
+            {"model": "digits", "version": 4},
+            {"model": "digits", "alias": "old"},
+        ],
+        "publish": {"model": "both", "alias": "latest"},
+    }
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
 
 
 def test_a_recalibration_that_was_cut_off_is_sent_again_under_one_idempotency_key(service, client, answer, job_body):

@@ -33,6 +33,13 @@ def scores_of(network: Network, data: Data, split: Split, mode: AbstractContextM
     return scores_under(network, data, split, _chunks(network, split), mode)
 
 
+def outputs_under(network: Network, split: Split, mode: AbstractContextManager[None]) -> tuple[Tensor, Tensor]:
+    """Outputs (N, …) and targets (N,) of a whole split under `mode`."""
+    with torch.inference_mode(), mode:
+        outputs, targets = zip(*_outputs(network, split, _chunks(network, split)), strict=True)
+        return torch.cat(outputs), torch.cat(targets)
+
+
 def has_statistics(network: Network) -> bool:
     """Is there a layer that normalizes by moments over samples?"""
     return bool(normalizations(network))

@@ -6,6 +6,7 @@ from typing import Any
 
 from bn_models.population import PopulationStatistics, measure
 from core.states import Phase
+from worker.trainer.answers import kept_answers
 from worker.trainer.evaluation import Scores, evaluate, has_statistics
 from worker.trainer.gap import gap_json, gap_report, judge, record_gap, tell_gap
 from worker.trainer.health import report_at_the_end
@@ -22,6 +23,7 @@ class Trained:
     population: dict[str, Any] | None = None  # how they were measured
     gap: dict[str, Any] | None = None
     shifted: list[dict[str, Any]] = field(default_factory=list)  # scores of the shifts that were asked for
+    answers: dict[str, Any] | None = None  # the file of answers on the test split, if it was asked for
 
 
 def measure_and_evaluate(run: Run, begin: Callable[[Phase], None]) -> Trained:
@@ -29,7 +31,8 @@ def measure_and_evaluate(run: Run, begin: Callable[[Phase], None]) -> Trained:
     network, data = run.progress.network, run.data
     if not has_statistics(network):
         begin("evaluating")
-        trained = Trained(evaluate(network, data, data.test), shifted=scores_of_shifts(run, None))
+        scores, shifts = evaluate(network, data, data.test), scores_of_shifts(run, None)
+        trained = Trained(scores, shifted=shifts, answers=kept_answers(run, None))
         run.reporter.flush()
         return trained
     begin("population_statistics")
@@ -42,7 +45,9 @@ def measure_and_evaluate(run: Run, begin: Callable[[Phase], None]) -> Trained:
     verdict = judge(run, statistics, gap)
     tell_gap(run.reporter, gap, verdict)
     report_at_the_end(run, statistics)
-    return Trained(gap["population"], statistics, population, gap_json(gap, verdict), shifts)
+    return Trained(
+        gap["population"], statistics, population, gap_json(gap, verdict), shifts, kept_answers(run, statistics)
+    )
 
 
 def measure_population(run: Run) -> tuple[PopulationStatistics, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """From a trained network to files in the artifact store: fold, export, compare, describe."""
 
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +12,7 @@ from bn_models.export import (
     ParityReceipt,
     Reference,
     receipt,
+    watching,
     weights_digest,
     write_onnx,
     write_safetensors,
@@ -51,17 +51,22 @@ def publish(
     onnx = write_onnx(folded, data.facts.input_shape, data.input_scaling, data.facts.task, outputs, metadata)
     parity = receipt(onnx, network, statistics, data.input_scaling, data.probe, data.facts.task, outputs, _threads(run))
     artifacts: dict[str, Artifact] = {
-        "onnx": _put(run, onnx, ".onnx"),
-        "safetensors": _put(run, write_safetensors(network, statistics, metadata), ".safetensors"),
-        "probe": _put(run, _probe(parity.reference), ".safetensors"),
+        "onnx": run.put(onnx, ".onnx"),
+        "safetensors": run.put(write_safetensors(network, statistics, metadata), ".safetensors"),
+        "probe": run.put(probe_file(parity.reference), ".safetensors"),
     }
-    serving = serving_options(run, onnx, artifacts, partial(_put, run))
-    card = _card(run, trained, digests, parity, artifacts) | {"serving": serving} | (lineage or {})
-    artifacts["card"] = _put(run, canonical_json(card), ".json")
+    comparable = (lineage or {}).get("not_compared") is None
+    serving = serving_options(run, onnx, artifacts, run.put, comparable)
+    seen = watching(onnx, network, statistics, data.input_scaling, parity.reference, _watched(run))
+    if seen.layers:
+        artifacts["watch"] = run.put(seen.fragment, ".onnx-part")
+    options = {"serving": serving, "watch": {"layers": [*map(asdict, seen.layers)], "left_out": seen.left_out}}
+    card = _card(run, trained, digests, parity, artifacts) | options | (lineage or {})
+    artifacts["card"] = run.put(canonical_json(card), ".json")
     return card, {name: asdict(artifact) for name, artifact in artifacts.items()}
 
 
-def _probe(reference: Reference) -> bytes:
+def probe_file(reference: Reference) -> bytes:
     """What `verify` runs again: rows in the data's own units (float32), and what the unfolded network makes of
     them in float64."""
     return safetensors.numpy.save({"rows": reference.rows, "outputs": reference.outputs.astype(np.float64)})
@@ -73,8 +78,9 @@ def _threads(run: Run) -> int:
     return serving.threads if serving else 1
 
 
-def _put(run: Run, content: bytes, suffix: str) -> Artifact:
-    return run.patience.insist(lambda: run.store.put_content(content, suffix))
+def _watched(run: Run) -> tuple[str, ...] | None:
+    serving = run.spec.publish.serving if run.spec.publish else None
+    return serving.watch if serving else None
 
 
 def _digests(run: Run, trained: Trained) -> dict[str, str | None]:
@@ -116,8 +122,13 @@ def _card(
         "receipt": parity.as_json(),
         **digests,
         "artifacts": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in artifacts.items()},
-        "versions": {name: version(name) for name in ("evenkeel", "numpy", "onnx", "onnxruntime", "torch")},
+        "versions": libraries(),
     }
+
+
+def libraries() -> dict[str, str]:
+    """What a card says of the libraries that made it."""
+    return {name: version(name) for name in ("evenkeel", "numpy", "onnx", "onnxruntime", "torch")}
 
 
 def _input_schema(run: Run) -> dict[str, Any]:

@@ -17,9 +17,12 @@ ROWS = 1000
 
 
 def serving_options(
-    run: Run, onnx: bytes, artifacts: dict[str, Artifact], put: Callable[[bytes, str], Artifact]
+    run: Run, onnx: bytes, artifacts: dict[str, Artifact], put: Callable[[bytes, str], Artifact], comparable: bool
 ) -> dict[str, Any] | None:
-    """The card's `serving`; has the int8 graph `put` beside the others. None: nothing was asked for."""
+    """The card's `serving`; has the int8 graph `put` beside the others. None: nothing was asked for.
+
+    `comparable`: whether the test split has the model's own labels, so that the loss can be measured.
+    """
     publish = run.spec.publish
     if publish is None or publish.serving is None:
         return None
@@ -28,6 +31,8 @@ def serving_options(
         return options
     small = quantize(onnx)
     artifacts["onnx_int8"] = put(small, ".onnx")
+    if not comparable:
+        return options | {"measured": None}
     rows, targets = _test_rows(run)
     score = "accuracy" if run.data.facts.task == "classification" else "rmse"
     before, after = (_score(graph, rows, targets, run) for graph in (onnx, small))

@@ -3,31 +3,24 @@
 No step is trained, so there is nothing to checkpoint: an attempt that is interrupted begins again.
 """
 
-import json
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor
 
 from bn_models.architecture import layers_of
-from bn_models.export import InputScaling, OutputScaling, weights_digest
 from bn_models.networks import Network, build
 from bn_models.normalization import normalizations
-from bn_models.population import LayerStatistics, PopulationStatistics, using
+from bn_models.population import PopulationStatistics, using
 from core.artifacts import ArtifactStore
 from core.errors import JobFailed
-from core.spec import JobSpec, SourceFacts
+from core.spec import JobSpec
 from core.spec.recalibration import RecalibrationSpec
 from core.states import Phase
 from worker.messages import Finished, Order, Started
 from worker.trainer.checkpoint import Progress
-from worker.trainer.data import Data, Scalings, prepare
+from worker.trainer.data import Data, prepare
 from worker.trainer.device import fingerprint
 from worker.trainer.evaluation import scores_of
 from worker.trainer.gap import finite, gap_json, gap_report, judge, record_gap, tell_gap
@@ -37,6 +30,7 @@ from worker.trainer.measuring import Trained, measure_population
 from worker.trainer.monitor import Monitor
 from worker.trainer.optimization import build_optimizer
 from worker.trainer.patience import Patience
+from worker.trainer.published import Version, read_version
 from worker.trainer.publishing import publish
 from worker.trainer.reporting import Reporter
 from worker.trainer.results import result_of
@@ -44,39 +38,6 @@ from worker.trainer.run import Run
 from worker.trainer.uploads import data_folder
 
 Begin = Callable[[Phase], None]
-
-
-@dataclass(frozen=True)
-class Base:
-    """The version that is recalibrated: its card, and what it answers by."""
-
-    card: dict[str, Any]
-    tensors: dict[str, Tensor]
-    statistics: PopulationStatistics
-
-    @property
-    def facts(self) -> SourceFacts:
-        """What the model takes and gives, as facts of a source."""
-        given, labels = self.card["input"], self.card["labels"]
-        maximum = given["pixel_range"][1] if given["pixel_range"] else None
-        outputs = len(labels) if labels else 1
-        return SourceFacts(self.card["task"], given["kind"], tuple(given["shape"]), outputs, 0, None, maximum)
-
-    @property
-    def scalings(self) -> Scalings:
-        scaling, outputs = self.card["scaling"], self.card["output_scaling"]
-        return Scalings(
-            InputScaling(np.array(scaling["offset"]), np.array(scaling["scale"])),
-            OutputScaling(outputs["offset"], outputs["scale"]) if outputs else None,
-        )
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(self.card["labels"] or ())
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(self.card["input"]["columns"] or ())
 
 
 def recalibrate(
@@ -93,7 +54,7 @@ def recalibrate(
     reporter.sink.send(Started(fingerprint(device, spec), 0))
     reporter.begin("loading")
     patience = Patience(order.storage_patience_seconds, reporter)
-    base = _base(store, patience, wanted)
+    base = read_version(store, patience, wanted.card, wanted.safetensors)
     progress = _trained_progress(spec, base, wanted, device)
     begin("preparing_data")
     fresh = prepare(spec.dataset, data_folder(order, store, patience), device, base.scalings)
@@ -118,52 +79,18 @@ def recalibrate(
     return Finished({**result_of(run, trained, 0, 0.0), **lineage}, card, artifacts)
 
 
-def _base(store: ArtifactStore, patience: Patience, wanted: RecalibrationSpec) -> Base:
-    card = json.loads(patience.insist(lambda: store.get(wanted.card.name, wanted.card.sha256)))
-    content = patience.insist(lambda: store.get(wanted.safetensors.name, wanted.safetensors.sha256))
-    try:
-        tensors, facts = load(content), _metadata(content)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise JobFailed("storage_error", f"{wanted.safetensors.name} is no file of weights: {error!r}") from error
-    layers = {
-        name: LayerStatistics(
-            _array(tensors[f"{name}.population_mean"]),
-            _array(tensors[f"{name}.population_variance"]),
-            layer["n"],
-            _array(tensors[f"{name}.population_covariance"]) if f"{name}.population_covariance" in tensors else None,
-        )
-        for name, layer in card["population"]["layers"].items()
-    }
-    statistics = PopulationStatistics(
-        layers, card["population"]["estimator"], int(facts["batch_size"]), int(facts["samples"]), facts["variance"]
-    )
-    return Base(card, tensors, statistics)
-
-
-def _metadata(content: bytes) -> Any:
-    (size,) = struct.unpack_from("<Q", content)
-    return json.loads(content[8 : 8 + size])["__metadata__"]
-
-
-def _trained_progress(spec: JobSpec, base: Base, wanted: RecalibrationSpec, device: torch.device) -> Progress:
+def _trained_progress(spec: JobSpec, base: Version, wanted: RecalibrationSpec, device: torch.device) -> Progress:
     """The network of the base version. Layers that were frozen in training are measured anew like all others."""
     layers = layers_of(spec.network, spec.batch_norm, base.facts.input_shape, base.facts.outputs)
     network: Network = build(layers, base.facts.input_shape, spec.network.initialization, spec.training.seed)
-    try:
-        network.load_state_dict({name: base.tensors[name] for name in network.state_dict()})
-    except (KeyError, RuntimeError) as error:
-        raise JobFailed(
-            "storage_error", f"the weights of version {wanted.version} do not fit its network: {error}"
-        ) from error
-    if weights_digest(network.state_dict()) != wanted.weights_sha256:
-        raise JobFailed("storage_error", f"the weights of version {wanted.version} are not what was published")
+    base.fill(network, wanted.weights_sha256, f"version {wanted.version}")
     for layer in normalizations(network).values():
         layer.frozen, layer.frozen_n = False, 0
     arrange(network, device, spec.training)
     return Progress(network, build_optimizer(network, spec.optimizer), Monitor.of(None, has_validation=False))
 
 
-def _incomparable(fresh: Data, base: Base) -> str | None:
+def _incomparable(fresh: Data, base: Version) -> str | None:
     """Why no scores can be compared, if so. Raises JobFailed when the columns are others than the model takes."""
     if fresh.columns != base.columns:
         message = f"the columns are {', '.join(fresh.columns)}, and the model takes {', '.join(base.columns)}"
@@ -176,7 +103,7 @@ def _incomparable(fresh: Data, base: Base) -> str | None:
 
 
 def _evaluate(
-    run: Run, base: Base, statistics: PopulationStatistics, population: dict[str, Any], incomparable: str | None
+    run: Run, base: Version, statistics: PopulationStatistics, population: dict[str, Any], incomparable: str | None
 ) -> tuple[Trained, dict[str, Any]]:
     """What is published, and the test scores under the old and the new statistics."""
     network, data = run.progress.network, run.data
@@ -209,7 +136,3 @@ def _lineage(spec: JobSpec, wanted: RecalibrationSpec) -> dict[str, Any]:
         },
         "recalibrated_on": spec.dataset.model_dump(mode="json"),
     }
-
-
-def _array(values: Tensor) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    return values.to(torch.float64).numpy()

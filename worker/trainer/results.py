@@ -29,6 +29,7 @@ def result_of(run: Run, trained: Trained, steps: int, seconds: float) -> dict[st
         "gap": trained.gap,
         "population": trained.population,
         **({"shifted": trained.shifted} if trained.shifted else {}),
+        **({"answers": trained.answers} if trained.answers else {}),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "flops_per_step": _BACKWARD * training.batch_size * sum(item.flops for item in placed),
         "steps": run.progress.step,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.artifacts import ArtifactStore
+from core.artifacts import Artifact, ArtifactStore
 from core.spec import JobSpec
 from worker.messages import Order
 from worker.trainer.checkpoint import Progress
@@ -25,3 +25,7 @@ class Run:
     store: ArtifactStore
     patience: Patience
     reporter: Reporter
+
+    def put(self, content: bytes, suffix: str) -> Artifact:
+        """Into the artifact store, by its content; patient while the store is away."""
+        return self.patience.insist(lambda: self.store.put_content(content, suffix))

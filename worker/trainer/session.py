@@ -19,6 +19,7 @@ from worker.trainer import checkpoint
 from worker.trainer.checkpoint import Progress
 from worker.trainer.data import prepare
 from worker.trainer.device import fingerprint, numerics
+from worker.trainer.ensemble import combine
 from worker.trainer.label_noise import with_noise
 from worker.trainer.layout import arrange
 from worker.trainer.loop import Loop
@@ -92,6 +93,8 @@ def _run_phases(order: Order, spec: JobSpec, device: torch.device, reporter: Rep
     begin = partial(_begin, reporter)
     if spec.recalibration is not None:
         return recalibrate(order, spec, device, store, reporter, begin)
+    if spec.ensemble is not None:
+        return combine(order, spec, device, store, reporter, begin)
     progress = _load(order, spec, device, store, reporter)
 
     begin("preparing_data")

@@ -100,7 +100,7 @@ def test_a_network_without_nonlinearities_says_so() -> None:
     layers = [{"layer": "flatten"}, {"layer": "linear", "features": 10}]
     (problem,) = refused(job({"layers": ["linear1"]}, family="sequential", network={"layers": layers}))
 
-    assert problem.message.endswith("it has none; leave layers out")
+    assert problem.message.endswith("it has none; leave this out")
     admit(job(True, family="sequential", network={"layers": layers}), 10_000, 1000)
 
 

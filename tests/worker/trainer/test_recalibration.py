@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from core.errors import JobFailed
-from worker.trainer.recalibration import Base, _incomparable
+from worker.trainer.published import Version
+from worker.trainer.recalibration import _incomparable
 
 CARD = {
     "task": "classification",
@@ -17,8 +18,8 @@ CARD = {
 }
 
 
-def base(**changes: Any) -> Base:
-    return Base(CARD | changes, {}, None)  # type: ignore[arg-type]
+def base(**changes: Any) -> Version:
+    return Version(CARD | changes, {}, {}, None)  # type: ignore[arg-type]
 
 
 def data(

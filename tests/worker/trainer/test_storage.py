@@ -124,7 +124,7 @@ def test_the_last_checkpoint_and_the_model_wait_for_a_store_that_is_away(
     published = {"publish": {"model": "digits", "alias": None}}
     sink = run(tmp_path, digits_spec(training={"checkpoint_every": 40}) | published)
 
-    assert set(sink.finished.artifacts) == {"onnx", "safetensors", "probe", "card"}
+    assert set(sink.finished.artifacts) == {"onnx", "safetensors", "probe", "watch", "card"}
     assert len(missed) == 4
     assert sink.checkpoints[-1].step == 40
 
