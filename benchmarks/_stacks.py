@@ -107,11 +107,11 @@ def queue_jobs(database: Database, count: int, tenants: int = 1) -> None:
             connection.execute(events.append(job_id, 1, 0, [EventDraft("status", "queued", {"status": "queued"})]))
 
 
-def node_of(number: int, url: str, folder: str, pool_size: int = 5, **settings: Any) -> Node:
+def node_of(number: int, database: Database, folder: str, **settings: Any) -> Node:
     """A node as a worker process makes it, without GPUs."""
     home = Path(folder)
     store = ArtifactStore(str(home / "artifacts"))
-    return Node(f"node_{number}", Settings(home=home, **settings), Database(url, pool_size), store, 0)
+    return Node(f"node_{number}", Settings(home=home, **settings), database, store, 0)
 
 
 def percentile(values: list[float], share: float) -> float:

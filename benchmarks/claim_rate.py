@@ -66,7 +66,7 @@ def drain(number: int, url: str, claimers: int) -> Drained:
     claims: list[float] = []
     nothing: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
-        node = node_of(number, url, folder)
+        node = node_of(number, Database(url), folder)
         threads = [threading.Thread(target=_claim, args=(node, slot, claims, nothing)) for slot in range(claimers)]
         _start.wait()
         began = time.time()

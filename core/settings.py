@@ -63,9 +63,10 @@ class Settings(BaseSettings):
     threads_per_slot: Annotated[int, Field(ge=1)] = 1
     lease_seconds: Seconds = 60.0
     heartbeat_seconds: Seconds = 5.0
+    """A lease is renewed at least this often."""
     reaper_seconds: Seconds = 10.0
     tick_seconds: Seconds = 1.0
-    """At most one transaction per job in this time."""
+    """At most one transaction per job in this time; a longer one than the heartbeat is cut to it."""
     poll_seconds: Seconds | None = None
     """How often a worker with a free slot looks for queued jobs that no bell told of. Default: 0.5 on one
     machine, 5 with a broker."""

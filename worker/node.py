@@ -20,6 +20,8 @@ class Node:
     store: ArtifactStore
     gpus: int
     draining: threading.Event = field(default_factory=threading.Event)
+    warm: threading.Event = field(default_factory=threading.Event)
+    """Set once a trainer can be started here: until then bells are for others."""
     starting: Pause = field(default_factory=Pause)
     """After trainers that did not come up on this node."""
     reading: Pause = field(default_factory=Pause)

@@ -5,6 +5,8 @@ import platform
 import socket
 from importlib.metadata import PackageNotFoundError, version
 
+from sqlalchemy import Connection
+
 from core.errors import Unavailable
 from core.queries import nodes
 from worker.node import Node
@@ -18,22 +20,28 @@ def run(node: Node, slots: int) -> None:
     known = False
     while True:
         try:
-            known = known or _introduce(node, slots)
-            with node.database.write() as connection:
-                connection.execute(nodes.seen(node.id))
+            known = sign(node, slots, known)
         except Unavailable as error:
             log.warning("registry: %s", error.message)
         if node.draining.wait(node.settings.node_seconds):
             return
 
 
-def _introduce(node: Node, slots: int) -> bool:
-    columns = {"host": socket.gethostname(), "slots": slots, "gpus": node.gpus, "versions": _versions()}
+def sign(node: Node, slots: int, known: bool) -> bool:
+    """One sign of life; the first of a worker says who it is. Answers that this is known now."""
     with node.database.write() as connection:
-        if connection.execute(nodes.started(node.id, **columns)).rowcount == 0:
-            connection.execute(nodes.create(id=node.id, **columns))
-        connection.execute(nodes.forget())
+        if known:
+            connection.execute(nodes.seen(node.id))
+        else:
+            _introduce(connection, node, slots)
     return True
+
+
+def _introduce(connection: Connection, node: Node, slots: int) -> None:
+    columns = {"host": socket.gethostname(), "slots": slots, "gpus": node.gpus, "versions": _versions()}
+    if connection.execute(nodes.started(node.id, **columns)).rowcount == 0:
+        connection.execute(nodes.create(id=node.id, **columns))
+    connection.execute(nodes.forget())
 
 
 def _versions() -> dict[str, str]:

@@ -96,6 +96,7 @@ def _warm_up(node: Node) -> None:
     except (OSError, EOFError):
         node.starting.failed()
         raise
+    node.warm.set()
 
 
 def _start(node: Node, order: Order) -> Trainer:
@@ -123,7 +124,8 @@ class Watch:
         self._drained = False
         self._phase: str | None = None
         now = time.monotonic()
-        self._next_tick = now + node.settings.tick_seconds
+        self._tick_seconds = min(node.settings.tick_seconds, node.settings.heartbeat_seconds)
+        self._next_tick = now + self._tick_seconds
         self._heard_at = now
         self._trusted_until = now + node.settings.lease_seconds * LEASE_MARGIN
         self._seen_points = False
@@ -173,14 +175,13 @@ class Watch:
                 self._ledger.checkpoint(message)
 
     def _tick(self) -> None:
-        settings = self._node.settings
-        self._next_tick = time.monotonic() + settings.tick_seconds
+        self._next_tick = time.monotonic() + self._tick_seconds
         try:
             flags = self._ledger.commit()
         except Unavailable as error:
             log.warning("%s: %s", self._claim.job_id, error.message)
             return
-        self._trusted_until = time.monotonic() + settings.lease_seconds * LEASE_MARGIN
+        self._trusted_until = time.monotonic() + self._node.settings.lease_seconds * LEASE_MARGIN
         self._obey(flags)
 
     def _obey(self, flags: Any) -> None:

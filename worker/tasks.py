@@ -35,14 +35,13 @@ class Listener:
         self._broker_url = broker_url
         self._heard_at = time.monotonic()
         self.deaf = False
-        queues = [node_queue(node.id), queue_for(needs_cuda=False)]
-        if node.gpus:
-            queues.append(queue_for(needs_cuda=True))
-        self._worker = self._build(consumer(broker_url, queues))
+        self._bells = [queue_for(needs_cuda=False)] + ([queue_for(needs_cuda=True)] if node.gpus else [])
+        self._worker = self._build(consumer(broker_url, [node_queue(node.id), *self._bells]))
 
     def run(self) -> None:
         """Blocks; Celery handles the signals of this process, and the node drains with it."""
         threading.Thread(target=self._pulse, daemon=True, name="pulse").start()
+        threading.Thread(target=self._listen_once_warm, daemon=True, name="bells").start()
         self._worker.start()
         self._node.drain()
 
@@ -64,12 +63,22 @@ class Listener:
             pool="threads",
             concurrency=1,  # bells are passed on in microseconds; jobs run in the slots' own threads
             hostname=f"{self._node.id}@evenkeel",
+            queues=[node_queue(self._node.id)],
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,
             loglevel=self._node.settings.log_level.upper(),
             quiet=True,
         )
+
+    def _listen_once_warm(self) -> None:
+        """A bell that comes to a worker which is still loading its trainers' libraries would be lost on it, while
+        another one is ready: that one would find the job at its next poll only."""
+        self._node.warm.wait()
+        ear = self._worker.consumer
+        for name in self._bells:
+            ear.app.amqp.queues.select_add(ear.app.amqp.queues[name])  # for every connection from now on
+            ear.call_soon(ear.add_task_queue, name)  # and for the one that may stand
 
     def _pulse(self) -> None:
         """Proves consumption, not connection: while the broker takes pulses, they must come back."""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.cluster import serving
 from tests.acceptance.service import Service
-from tests.servers import fresh_database
+from tests.servers import Valkey, fresh_database
 
 Settings = Callable[[], AbstractContextManager[dict[str, str]]]
 
@@ -51,3 +52,25 @@ def own_service(stack: Settings, tmp_path: Path) -> Iterator[Service]:
         service.start()
         yield service
         service.stop()
+
+
+@pytest.fixture
+def broker() -> Iterator[Valkey]:
+    """One that a test may stop."""
+    server = Valkey()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def database_url(postgres_server: str) -> Iterator[str]:
+    with fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def cluster(broker: Valkey, database_url: str, tmp_path: Path) -> Iterator[Service]:
+    settings = {"EVENKEEL_DATABASE_URL": database_url, "EVENKEEL_BROKER_URL": broker.url}
+    with serving(tmp_path / "home", settings) as service:
+        yield service

@@ -1,87 +1,21 @@
 """What a broker, a database server or a second worker may do to jobs: nothing."""
 
 import contextlib
-import os
-import random
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
 from core.queue import BELL, queue_for, send
-from evenkeel import Client, Job
-from tests.acceptance.service import FAST, Service, recorded_points, wait_until
+from tests.acceptance.cluster import LONG, TINY, another_worker, ran_once_each, same_as, serving, submit_many
+from tests.acceptance.service import Service, recorded_points, wait_until
 from tests.servers import Postgres, Valkey, fresh_database
 
 pytestmark = pytest.mark.timeout(300)  # whole services on a machine that may be busy
 
-TINY = {
-    "dataset": {"source": "iris"},
-    "network": {"family": "mlp", "hidden": [4]},
-    "training": {"steps": 5, "batch_size": 16},
-    "publish": None,
-}
-LONG = {
-    "dataset": {"source": "digits"},
-    "network": {"family": "mlp", "hidden": [64, 64], "dropout": 0.1},
-    "training": {"steps": 8000, "evaluate_every": 4000, "checkpoint_every": 400},
-    "publish": None,
-}
 WIDE = LONG | {"network": {"family": "mlp", "hidden": [256, 256], "dropout": 0.1}}
-
-
-@pytest.fixture
-def broker() -> Iterator[Valkey]:
-    """One that a test may stop."""
-    server = Valkey()
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def database_url(postgres_server: str) -> Iterator[str]:
-    with fresh_database(postgres_server) as url:
-        yield url
-
-
-@pytest.fixture
-def cluster(broker: Valkey, database_url: str, tmp_path: Path) -> Iterator[Service]:
-    settings = {"EVENKEEL_DATABASE_URL": database_url, "EVENKEEL_BROKER_URL": broker.url}
-    with serving(tmp_path / "home", settings) as service:
-        yield service
-
-
-@contextlib.contextmanager
-def serving(home: Path, settings: dict[str, str]) -> Iterator[Service]:
-    service = Service(home, settings)
-    service.start()
-    try:
-        yield service
-    finally:
-        service.stop()
-
-
-@contextlib.contextmanager
-def another_worker(service: Service, home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A second node: the same database, broker and artifacts, another home."""
-    environment = os.environ | FAST | service.settings
-    environment |= {"EVENKEEL_HOME": str(home), "EVENKEEL_ARTIFACT_URL": str(service.home / "artifacts")}
-    with home.with_suffix(".log").open("ab") as log:
-        command = [str(Path(sys.executable).with_name("evenkeel")), "worker"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @contextlib.contextmanager
@@ -100,25 +34,6 @@ def repeatedly(action: Callable[[], object], every_seconds: float) -> Iterator[N
     finally:
         over.set()
         thread.join()
-
-
-def submit_many(client: Client, count: int, steps: int = 5) -> list[str]:
-    training = TINY["training"] | {"steps": steps}
-    return [client.submit(TINY | {"training": training | {"seed": seed}}).id for seed in range(count)]
-
-
-def same_as(client: Client, ended: Job, golden: Job) -> None:
-    """Weights, statistics and every point."""
-    assert ended.status == "succeeded", ended.error
-    for name in ("weights_sha256", "statistics_sha256"):
-        assert ended.result[name] == golden.result[name]
-    assert recorded_points(client, ended.id) == recorded_points(client, golden.id)
-
-
-def ran_once_each(client: Client, ids: list[str]) -> None:
-    for job_id in ids:
-        job = client.wait(job_id, 120)
-        assert (job.status, job.attempt) == ("succeeded", 1), job.error
 
 
 def test_a_hundred_copies_of_one_bell_make_one_attempt(cluster: Service, broker: Valkey, tmp_path: Path) -> None:
@@ -254,47 +169,3 @@ def test_a_database_that_restarts_during_a_job_costs_it_nothing(
             same_as(client, ended, golden)
     assert ended.attempt == 1, "the lease outlasts a restart"
     assert len(restarts) >= times
-
-
-def test_a_killed_worker_is_followed_by_another_node(cluster: Service, tmp_path: Path) -> None:
-    client = cluster.client()
-    golden = client.wait(client.submit(LONG), 120)
-
-    with another_worker(cluster, tmp_path / "second") as second:
-        wait_until(lambda: len(client.nodes()) == 2)
-        job = client.submit(LONG)
-        wait_until(lambda: client.job(job.id).progress.step > 0)
-        os.kill(second.pid, signal.SIGKILL)
-        ended = client.wait(job.id, 120)
-
-    same_as(client, ended, golden)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(2400)
-def test_whichever_worker_is_killed_the_other_has_its_job_when_lease_and_reaper_are_over(
-    cluster: Service, tmp_path: Path
-) -> None:
-    client, waits = cluster.client(), []
-    golden = client.wait(client.submit(LONG), 120)
-    chance = random.Random(20)
-    within = sum(float(FAST[name]) for name in ("EVENKEEL_LEASE_SECONDS", "EVENKEEL_REAPER_SECONDS"))
-
-    while len(waits) < 20:
-        with another_worker(cluster, tmp_path / f"second-{len(waits)}"):
-            now = datetime.now(UTC).isoformat()
-            wait_until(lambda now=now: sum(node["last_seen_at"] > now for node in client.nodes()) == 2)
-            job = client.submit(LONG)
-            wait_until(lambda job=job: client.job(job.id).progress.step > 0)
-            threading.Event().wait(chance.random())
-            trainer = cluster.trainer(job.id)
-            if trainer is None:
-                continue  # it was faster
-            trainer.parents()[1].kill()  # its forkserver's worker: Celery's main process
-            killed_at = time.monotonic()
-            wait_until(lambda job=job: client.job(job.id).attempt > 1 or client.job(job.id).terminal)
-            waits.append(time.monotonic() - killed_at)
-            same_as(client, client.wait(job.id, 120), golden)
-
-    print(f"taken over after {min(waits):.1f} to {max(waits):.1f} s; lease and reaper: {within:g} s")
-    assert max(waits) < 2 * within  # twice, for a machine that is busy

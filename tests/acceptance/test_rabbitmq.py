@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from core.queue import BELL, queue_for, send
+from tests.acceptance.cluster import ran_once_each, serving, submit_many
 from tests.acceptance.service import Service, wait_until
-from tests.acceptance.test_cluster import ran_once_each, serving, submit_many
 from tests.servers import free_port, fresh_database
 
 FOLDER = Path("/usr/lib/rabbitmq/bin")

@@ -248,6 +248,18 @@ def test_the_reaper_rings_for_what_it_puts_back(bench: Bench) -> None:
     assert (taken, rings) == ([job_id], 1)
 
 
+def test_a_lease_is_renewed_with_every_heartbeat_however_seldom_ticks_are(bench: Bench) -> None:
+    slow = bench.node.settings.model_copy(update={"tick_seconds": 600, "heartbeat_seconds": 0.05})
+    bench.node = dataclasses.replace(bench.node, settings=slow)
+    job_id = bench.submit(LONG)
+    bench.run_aside()
+    bench.wait_for_step(job_id, 1)
+
+    first = bench.row(job_id).lease_expires_at
+
+    wait_until(lambda: bench.row(job_id).lease_expires_at > first)
+
+
 def test_a_trainer_that_hangs_three_times_without_progress_fails_the_job(bench: Bench) -> None:
     bench.node = dataclasses.replace(bench.node, settings=bench.node.settings.model_copy(update={"stall_seconds": 1}))
     job_id = bench.submit(LONG)
