@@ -174,11 +174,25 @@ def _grid_name(vary: dict[str, list[Any]], changes: dict[str, Any], number: int)
 
 
 def _word(value: Any, values: list[Any]) -> str:
-    """The value as one would write it, or its place in the list where that is long or another is written alike."""
-    texts = [other if isinstance(other, str) else json.dumps(other, ensure_ascii=False) for other in values]
+    """The value as one would write it, an object also by its kind or its fields; or its place in the list, where
+    that is long or another is written alike."""
     exact = [json.dumps(other) for other in values].index(json.dumps(value))
-    text = texts[exact]
-    return text if len(text) <= SHOWN_CHARACTERS and texts.count(text) == 1 else f"#{exact + 1}"
+    for written in (_as_written, _in_short):
+        texts = [written(other) for other in values]
+        if len(texts[exact]) <= SHOWN_CHARACTERS and texts.count(texts[exact]) == 1:
+            return texts[exact]
+    return f"#{exact + 1}"
+
+
+def _as_written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _in_short(value: Any) -> str:
+    if not isinstance(value, dict) or not value:
+        return _as_written(value)
+    kind = value.get("kind")
+    return kind if isinstance(kind, str) else "+".join(value)
 
 
 def _product(numbers: Iterator[int]) -> int:

@@ -32,6 +32,16 @@ def test_a_grid_is_every_combination_in_the_order_of_its_paths_by_name() -> None
     assert names(one)[0] == "batch_norm=true, learning_rate=0.1"
 
 
+def test_long_objects_are_named_by_their_kind_or_their_fields_where_these_differ() -> None:
+    order = ["shuffled", {"kind": "by_shard", "shards": 20, "and": "so on"}]
+    affine = {"affine": {"degrees": 8.0, "translate": 0.05, "scale": 0.05}}
+    others = [{"affine": {"degrees": 8.0, "scale": scale}, "flip": True} for scale in (0.25, 0.5)]
+
+    assert names({"training.order": order}) == ["order=shuffled", "order=by_shard"]
+    assert names({"training.augmentation": [None, affine]}) == ["augmentation=null", "augmentation=affine"]
+    assert names({"training.augmentation": others}) == ["augmentation=#1", "augmentation=#2"]
+
+
 def test_values_that_are_long_or_written_alike_are_named_by_their_place() -> None:
     assert names({"network.hidden": [[1] * 20, [2]]}) == ["hidden=#1", "hidden=[2]"]
     assert names({"training.precision": ["float32", "bf16"]}) == ["precision=float32", "precision=bf16"]
