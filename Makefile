@@ -36,9 +36,9 @@ up: $(STAMP)
 migrate: $(STAMP)
 	@$(BIN)/evenkeel migrate
 
-# Four at a time on two cores: half of what the tests do is wait.
+# Three at a time on two cores: half of what the tests do is wait.
 test: check
-	$(BIN)/pytest -m 'not slow' -n 4 --dist worksteal
+	$(BIN)/pytest -m 'not slow' -n 3 --dist worksteal
 
 test-all: check
 	$(BIN)/pytest -n 2 --dist worksteal
